@@ -1,0 +1,1 @@
+"""kes: a key-encryption server. It holds no data of its own but the keys in its key store."""
