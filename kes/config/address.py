@@ -31,8 +31,8 @@ DEFAULT = Address("0.0.0.0", 7373)  # noqa: S104 - the contract's default is eve
 def parse(text: str) -> Address:
     """Return the address in `text`; port 0 stands for any free one.
 
-    Raises InvalidTextError if the host is no IP address (a zone such as `%eth0` is none either) or the port is missing or no
-    number from 0 to 65535.
+    Raises InvalidTextError if the host is no IP address (one with a zone such as `%eth0` is none either) or the port
+    is missing or no number from 0 to 65535.
     """
     match = _ADDRESS.fullmatch(text)
     if match is None:
