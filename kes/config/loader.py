@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kes.config import address, duration, keystores, level, tree
-from kes.config.errors import ConfigError, InvalidTextError
+from kes.config.errors import ConfigError, InvalidTextError, quote
 from kes.config.model import API, TLS, Cache, Config, Log, TLSProxy, is_identity
 from kes.config.view import Fields, Source, View, nearest
 from kes.names import is_valid_name
@@ -104,7 +104,7 @@ class _Roles:
 def _check_version(top: Fields) -> None:
     view = top.get("version")
     if view is not None and view.literal() != "v1":
-        raise view.error(f"{view.quoted()} is not a supported version; write v1, or leave it out")
+        raise view.error(f"{quote(view.literal())} is not a supported version; write v1, or leave it out")
 
 
 def _admin(top: Fields, roles: _Roles) -> str:
@@ -200,9 +200,9 @@ def _patterns(view: View | None) -> tuple[str, ...]:
     for item in view.items() if view is not None else ():
         pattern = item.literal()
         if "*" in pattern[:-1]:
-            item.warn(f"{item.quoted()} has a * before its end, where it is no wildcard; only a last * is one")
+            item.warn(f"{quote(pattern)} has a * before its end, where it is no wildcard; only a last * is one")
         elif not pattern.startswith(("/", "*")):
-            item.warn(f"{item.quoted()} matches nothing; paths begin with /")
+            item.warn(f"{quote(pattern)} matches nothing; paths begin with /")
         patterns.append(pattern)
     return tuple(patterns)
 
