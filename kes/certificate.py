@@ -1,0 +1,164 @@
+"""Certificates that the program makes itself, and private keys that it reads (cli.md 4.3, 4.4 and 5.2).
+
+What an error says never repeats any of a key or a password.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.padding import PKCS7
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from kes.identity import APIKey
+
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+
+LIFETIME: Final = timedelta(days=90)
+CLOCK_SKEW: Final = timedelta(minutes=5)  # how slow a peer's clock may be
+
+_KEY_BLOCK = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----\r?\n(.*?)-----END \1-----", re.DOTALL)
+_DEK_INFO = re.compile(rb"DEK-Info:[ \t]*(AES-192-CBC|DES-CBC),([0-9A-Fa-f]+)[ \t]*\r?\n\r?\n")
+
+
+class PrivateKeyError(Exception):
+    """A private key cannot be used: not there, of an unknown kind, or its password is missing or wrong."""
+
+
+class PasswordRequiredError(PrivateKeyError):
+    """The private key is encrypted, and no password was given."""
+
+
+def load_private_key(pem: bytes, password: bytes | None = None) -> PrivateKey:
+    """The first private key of a PEM text: PKCS#8, PKCS#1 or SEC1 with RSA, ECDSA or Ed25519.
+
+    It may be encrypted, as `ENCRYPTED PRIVATE KEY` (PKCS#8) or with `DEK-Info` (RFC 1423); a password that is not
+    needed is ignored. Raises PrivateKeyError.
+    """
+    match = _KEY_BLOCK.search(pem)
+    if match is None:
+        raise PrivateKeyError("holds no PEM private key")
+    block = match[0]
+    encrypted = match[1] == b"ENCRYPTED PRIVATE KEY" or b"ENCRYPTED" in match[2].partition(b"\n")[0]
+    if encrypted and not password:
+        raise PasswordRequiredError("the private key is encrypted, and no password is given")
+    try:
+        older = _DEK_INFO.search(match[2])
+        if encrypted and older is not None and password:
+            key = load_der_private_key(_decrypt(match[2], older, password), None)
+        else:
+            key = load_pem_private_key(block, password if encrypted else None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The library's own words differ by format, and for a wrong password depend on chance.
+        if encrypted:
+            raise PrivateKeyError("incorrect password, or not a valid private key") from None
+        raise PrivateKeyError("holds no valid private key") from None
+    if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey):
+        raise PrivateKeyError("is not an RSA, ECDSA or Ed25519 key")
+    return key
+
+
+def _decrypt(body: bytes, info: re.Match[bytes], password: bytes) -> bytes:
+    """The DER in the body of a PEM block encrypted with one of the RFC 1423 ciphers that the library lacks.
+
+    ValueError if the password is wrong; that is found by the padding, so not always.
+    """
+    size, block = (24, 16) if info[1] == b"AES-192-CBC" else (8, 8)
+    iv = bytes.fromhex(info[2].decode())
+    if len(iv) != block:
+        raise ValueError("wrong size of the initialization vector")
+    key = digest = b""
+    while len(key) < size:  # OpenSSL's EVP_BytesToKey with MD5 and one round
+        digest = hashlib.md5(digest + password + iv[:8], usedforsecurity=False).digest()
+        key += digest
+    # One DES is three DES under one key.
+    algorithm = AES(key[:size]) if block == 16 else TripleDES(key[:size] * 3)
+    try:
+        sealed = base64.b64decode(b"".join(body[info.end() :].split()), validate=True)
+    except binascii.Error as error:
+        raise ValueError("not base64") from error
+    decryptor = Cipher(algorithm, modes.CBC(iv)).decryptor()
+    unpadder = PKCS7(block * 8).unpadder()
+    return unpadder.update(decryptor.update(sealed) + decryptor.finalize()) + unpadder.finalize()
+
+
+def make_client_certificate(api_key: APIKey, now: datetime) -> tuple[bytes, bytes]:
+    """A self-signed certificate for an API key (cli.md 4.3) and its private key, both PEM."""
+    key = api_key.private_key
+    name = _common_name(api_key.identity)
+    builder = _builder(name, now, [ExtendedKeyUsageOID.CLIENT_AUTH]).public_key(key.public_key())
+    return builder.sign(key, None).public_bytes(Encoding.PEM), _pem(key)
+
+
+def make_server_certificate(addresses: Iterable[str], now: datetime) -> tuple[bytes, bytes]:
+    """A self-signed certificate of development mode for a server at `addresses` and on this machine, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    hosts: dict[IPv4Address | IPv6Address, None] = dict.fromkeys(
+        ip_address(a) for a in (*addresses, "127.0.0.1", "::1")
+    )
+    names: list[x509.GeneralName] = [x509.IPAddress(host) for host in hosts]
+    builder = (
+        _builder(_common_name("localhost"), now, [ExtendedKeyUsageOID.SERVER_AUTH])
+        .public_key(key.public_key())
+        .add_extension(x509.SubjectAlternativeName([*names, x509.DNSName("localhost")]), critical=False)
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), _pem(key)
+
+
+def _common_name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _builder(name: x509.Name, now: datetime, usages: list[x509.ObjectIdentifier]) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now.astimezone(UTC) - CLOCK_SKEW)
+        .not_valid_after(now.astimezone(UTC) + LIFETIME)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                key_cert_sign=False,
+                crl_sign=False,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
+        )
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    )
+
+
+def _pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
