@@ -11,7 +11,7 @@ import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
-from kes.keystore.settings import FSSettings, KeyStoreSettings
+from kes.keystore.settings import FSSettings, KeyStoreSettings, MemorySettings
 from kes.names import is_valid_name
 
 PAGE = 1024  # names that one listing call returns at most (contract section 4)
@@ -87,6 +87,10 @@ def connect(settings: KeyStoreSettings) -> KeyStore:
             from kes.keystore.fs import FSStore
 
             return FSStore(path)
+        case MemorySettings():
+            from kes.keystore.memory import MemoryStore
+
+            return MemoryStore()
 
 
 def page(names: Iterable[str], prefix: str, start_at: str, limit: int) -> tuple[list[str], str]:

@@ -16,4 +16,9 @@ class FSSettings:
     path: str
 
 
-KeyStoreSettings = FSSettings  # grows into a union, one member per kind of store
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """Keys in memory, gone at exit: development mode's store, which no config file can name."""
+
+
+KeyStoreSettings = FSSettings | MemorySettings  # grows by one member for each kind of store

@@ -1,0 +1,151 @@
+"""A route's resource: the checks that all routes share, in the contract's order (README section 4), and the way from a
+handler's result, synchronous or not, to the answer."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+
+from kes.errors import APIError, MethodNotAllowed, NotAllowed, NotFound, TimedOut
+from kes.routes import Auth, Route
+from kes.server.http.request import JSON, NOT_DONE_YET, Request
+
+_ALLOWED = {"GET": (b"GET", b"HEAD"), "PUT": (b"PUT", b"POST"), "DELETE": (b"DELETE",)}
+
+_MISSING_TIMEOUT = 15.0  # seconds, for the body of a request to no route
+
+log = Logger()
+
+
+def authenticate(request: Request) -> None:
+    """Find who sent the request (contract sections 2 and 5). A TLS proxy's requests are its client's.
+
+    Raises CertificateRequired, TooManyCertificates or InvalidProxyRequest.
+    """
+    peer, state = request.peer, request.state
+    if peer.identity is None:
+        assert peer.refusal is not None
+        raise peer.refusal
+    if peer.identity in state.proxies:
+        request.identity = state.forwarder.client(request.getAllHeaders(state.proxy_header))
+        forwarded = request.getAllHeaders(b"x-forwarded-for")
+        if forwarded:
+            request.address = forwarded[0].partition(b",")[0].strip().decode("ascii", "replace")
+    else:
+        request.identity = peer.identity
+
+
+class Endpoint(Resource):
+    """A leaf that serves one route."""
+
+    isLeaf = True
+    content_type: ClassVar[bytes] = JSON
+    counted = False  # whether metrics count its requests
+    audited = True
+
+    def __init__(self, route: Route, clock: IReactorTime) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.route = route
+        self.counted = route.path.startswith(("/v1/key/", "/v1/policy/", "/v1/identity/"))
+        self.audited = route.path != "/v1/metrics"
+        self._clock = clock
+        self._methods = _ALLOWED[route.method]
+
+    def locate(self, argument: str, given: bool) -> str | None:
+        """The path that policies match for a request with this argument; None if the route takes none."""
+        return None if given else self.route.path
+
+    def begin(self, request: Request) -> int:
+        """Check method, identity and policy; a refusal is kept for `render`.
+
+        Returns how many bytes of the request's body are wanted at most.
+        """
+        route = self.route
+        settings = request.state.routes[route.path]
+        request.timeout = settings.timeout
+        try:
+            if request.method not in self._methods:
+                raise MethodNotAllowed(request.method, route.method, b", ".join(self._methods))
+            if settings.skip_auth:
+                request.identity = request.peer.identity
+            else:
+                authenticate(request)
+                if route.auth is Auth.POLICY:
+                    assert request.identity is not None
+                    if not request.state.allows(request.identity, request.path):
+                        raise NotAllowed
+        except APIError as error:
+            request.refusal = error
+            return 0
+        return route.max_body
+
+    def render(self, request: Request) -> int:
+        """Answer a complete request: at once when the handler can, else when its Deferred fires or time is up."""
+        try:
+            if request.refusal is not None:
+                raise request.refusal
+            result = self.handle(request)
+        except APIError as error:
+            _refuse(request, error)
+        except Exception:
+            _broken(request, Failure())
+        else:
+            if isinstance(result, Deferred):
+                if request.timeout:
+                    result.addTimeout(request.timeout, self._clock, _time_is_up)
+                result.addCallbacks(self._answer, _failed, (request,), {}, (request,))
+                result.addErrback(lambda failure: _broken(request, failure))
+            elif result is not None:
+                request.answer(200, result, self.content_type)
+        return NOT_DONE_YET
+
+    def handle(self, request: Request) -> bytes | Deferred[bytes] | None:
+        """The answer's body, or a Deferred of it; None if the handler answers by itself. Raises APIError."""
+        raise NotImplementedError
+
+    def _answer(self, body: bytes, request: Request) -> None:
+        request.answer(200, body, self.content_type)
+
+
+class Missing(Endpoint):
+    """Stands for every path that is no route."""
+
+    def __init__(self) -> None:
+        Resource.__init__(self)
+
+    def locate(self, argument: str, given: bool) -> str | None:
+        return None
+
+    def begin(self, request: Request) -> int:
+        # Who asked is for the audit log only.
+        request.identity = request.peer.identity
+        request.timeout = _MISSING_TIMEOUT
+        request.refusal = NotFound()
+        return 0
+
+
+def _refuse(request: Request, error: APIError) -> None:
+    headers = ((b"allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
+    request.answer(error.status, error.body(), JSON, headers)
+
+
+def _time_is_up(_result: object, _timeout: float) -> object:
+    raise TimedOut
+
+
+def _failed(failure: Failure, request: Request) -> None:
+    if isinstance(failure.value, APIError):
+        _refuse(request, failure.value)
+    else:
+        _broken(request, failure)
+
+
+def _broken(request: Request, failure: Failure) -> None:
+    """A defect of ours: the client gets a 500, the log the traceback."""
+    log.failure("internal error in {method} {path}", failure, method=request.method.decode(), path=request.path)
+    request.answer(500, APIError().body())

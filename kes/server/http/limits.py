@@ -1,0 +1,28 @@
+"""Every bound that a peer meets, in one place: sizes in bytes, times in seconds.
+
+Times are the contract's (README section 4); sizes leave room for the largest legal request, which is a 1 MiB body, or
+a client certificate that a TLS proxy forwards in a header.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+HANDSHAKE_TIMEOUT: Final = 10.0
+HEAD_TIMEOUT: Final = 5.0  # from the first byte of a request to the last of its header
+IDLE_TIMEOUT: Final = 90.0  # between requests, and for a peer that does not read what it asked for
+LINGER_TIMEOUT: Final = 2.0  # for a peer that still sends after its last answer
+CLOSE_TIMEOUT: Final = 5.0  # for a peer's part in closing the connection
+STOP_TIMEOUT: Final = 1.0  # for running requests when the server stops (cli.md 5.2)
+
+MAX_HEAD: Final = 32 * 1024  # request line and headers
+MAX_TARGET: Final = 8 * 1024  # the request line's target
+MAX_HEADERS: Final = 100
+MAX_BODY: Final = 1024 * 1024
+MAX_CHUNK_LINE: Final = 256  # a chunk's size line with its extensions
+MAX_TRAILERS: Final = 4 * 1024
+MAX_PIPELINED: Final = 64 * 1024  # bytes read ahead of an unanswered request; then reading pauses
+MAX_CONNECTIONS: Final = 16_384
+
+# A subscriber of a log stream that does not keep up is dropped after this many events that it has not taken.
+MAX_LOG_BACKLOG: Final = 4_096

@@ -1,0 +1,143 @@
+"""What connections and resources share: the way from a target to its resource, and the one place where answers are
+counted and audited. It knows no framing, so each protocol's connections use it alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from functools import lru_cache
+from time import perf_counter
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource, getChildForRequest
+
+from kes.api.endpoint import Endpoint, Missing
+from kes.errors import BodyTooLarge, MethodNotAllowed, NotFound, TimedOut
+from kes.server.http import limits
+from kes.server.http.h1 import HTTP1Connection
+from kes.server.http.request import Peer, Request
+
+if TYPE_CHECKING:
+    from kes.server.recorder import Recorder
+    from kes.server.state import State
+
+_TARGETS = 4096  # targets whose resource is remembered
+
+
+def decode_path(target: bytes) -> str | None:
+    """The path of a request target, percent-decoded exactly once (contract section 3), without its query.
+
+    None for a path that another spelling could stand for: one with an empty or a dot segment, or no path at all.
+    """
+    path, _, _ = target.partition(b"?")
+    if not path.startswith(b"/"):
+        # RFC 9112, section 3.2.2: a server takes the absolute form too.
+        scheme, separator, rest = path.partition(b"://")
+        if not separator or scheme.lower() not in (b"https", b"http"):
+            return None
+        path = b"/" + rest.partition(b"/")[2]
+    decoded = unquote_to_bytes(path).decode("utf-8", "replace")
+    segments = decoded.split("/")[1:]
+    if "" in segments[:-1] or "." in segments or ".." in segments:
+        return None
+    return decoded
+
+
+class _Walk:
+    """What Twisted's tree walk needs of a request: the segments still to go, and those behind."""
+
+    __slots__ = ("postpath", "prepath")
+
+    def __init__(self, path: str) -> None:
+        self.prepath: list[bytes] = []
+        self.postpath = [segment.encode() for segment in path.split("/")[1:]]
+
+
+class Site(Factory):
+    """The factory of connections. `state` is swapped by a reload; a request keeps the one it began with."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        root: Resource,
+        state: State,
+        recorder: Recorder,
+        clock: IReactorTime,
+        peer_of: Callable[[TLSMemoryBIOProtocol], Peer | None],
+        handshake_failed: Callable[[TLSMemoryBIOProtocol, Failure], None],
+    ) -> None:
+        self.state = state
+        self.connections: set[HTTP1Connection] = set()
+        self.handshake_failed = handshake_failed
+        self._root = root
+        self._recorder = recorder
+        self._clock = clock
+        self._peer_of = peer_of
+        self._date = (0, b"")
+        # The same few targets come again and again; the tree behind them never changes.
+        self._locate = lru_cache(maxsize=_TARGETS)(self._find)
+
+    def buildProtocol(self, address: IAddress | None) -> HTTP1Connection | None:
+        """A connection's protocol; None, which closes it at once, when there are too many."""
+        if len(self.connections) >= limits.MAX_CONNECTIONS:
+            return None
+        return HTTP1Connection(self, self._clock, self._peer_of)
+
+    def _find(self, target: bytes) -> tuple[Endpoint, str, str]:
+        """The resource for a target, the path as policies match it, and the argument behind the route's path."""
+        path = decode_path(target)
+        if path is not None:
+            walk = _Walk(path)
+            resource = getChildForRequest(self._root, walk)
+            if isinstance(resource, Endpoint):
+                argument = b"/".join(walk.postpath).decode()
+                located = resource.locate(argument, bool(walk.postpath))
+                if located is not None:
+                    return resource, located, argument
+        else:
+            path = target.decode("ascii", "replace")
+        return Missing(), path, ""
+
+    def begin(self, request: Request) -> int:
+        """Find the request's resource and check all that can be before its body is there.
+
+        Returns how many bytes of the body the resource wants at most; 0: any body is to be read and dropped.
+        """
+        request.started = perf_counter()
+        request.state = self.state
+        request.resource, request.path, request.argument = self._locate(request.uri)
+        return request.resource.begin(request)
+
+    def render(self, request: Request) -> None:
+        """The request is complete: have its resource answer it, now or later."""
+        self._recorder.began(request)
+        request.resource.render(request)
+
+    def too_large(self, request: Request) -> None:
+        """Answer a request whose body is over its limit; an unknown route or method is said first."""
+        if not isinstance(request.refusal, NotFound | MethodNotAllowed):
+            request.refusal = BodyTooLarge()
+        self.render(request)
+
+    def timed_out(self, request: Request) -> None:
+        """Answer a request whose body did not come within its route's time limit."""
+        request.refusal = TimedOut()
+        self.render(request)
+
+    def finished(self, request: Request, code: int) -> None:
+        """An answer's head goes out: the one place where requests are counted and audited."""
+        self._recorder.answered(request, code, perf_counter() - request.started)
+
+    def date(self) -> bytes:
+        """The Date header's value for now, made once a second."""
+        now = int(time.time())
+        if now != self._date[0]:
+            self._date = now, formatdate(now, usegmt=True).encode()
+        return self._date[1]

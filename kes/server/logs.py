@@ -1,0 +1,198 @@
+"""The error log and the audit log: one line an event, to the console and to the subscribers of the log API.
+
+The error log takes the events of Twisted's logging system, so every module logs as Twisted programs do. The audit log
+has a record type of its own and knows nothing of that system. Levels set what goes to the console; subscribers get
+every event. Neither ever holds key material: what is logged is named field by field.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kes.config import level as levels
+from kes.server.http.limits import MAX_LOG_BACKLOG
+from kes.server.http.request import Request
+from kes.timestamp import format_rfc3339
+
+MAX_MESSAGE = 8 * 1024  # characters of one error event
+NDJSON = b"application/x-ndjson"
+
+_LEVELS = {LogLevel.debug: levels.DEBUG, LogLevel.info: levels.INFO, LogLevel.warn: levels.WARN}
+_FLUSH_AT = 256  # events that wait for the end of a reactor turn at most
+_CLOSED = b'{"message":"log stream closed: too many events were not read in time"}\n'
+
+
+class Feed:
+    """The events of one log, for whoever subscribes."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.subscribers: set[Subscriber] = set()
+
+    def publish(self, line: bytes) -> None:
+        for subscriber in tuple(self.subscribers):
+            subscriber.push(line)
+
+    def subscribe(self, request: Request) -> None:
+        """Stream the events from now on as the answer to `request`, until its client or the server ends it."""
+        subscriber = Subscriber(request, self._clock, self.subscribers.discard)
+        self.subscribers.add(subscriber)
+        request.registerProducer(subscriber)
+        # The client's end is the normal end of a stream: either way there is nothing to report.
+        request.notifyFinish().addBoth(lambda _: subscriber.lost())
+        request.stream(NDJSON)
+
+
+@implementer(IPushProducer)
+class Subscriber:
+    """One subscriber. What it has not read waits here, up to a bound; then its stream ends with a line that says so."""
+
+    def __init__(self, request: Request, clock: IReactorTime, leave: Callable[[Subscriber], None]) -> None:
+        self._request = request
+        self._clock = clock
+        self._leave = leave
+        self._backlog: deque[bytes] = deque()
+        self._paused = False
+        self._ended = False
+        self._flush_call: IDelayedCall | None = None
+
+    def push(self, line: bytes) -> None:
+        if len(self._backlog) >= MAX_LOG_BACKLOG:
+            self._backlog.append(_CLOSED)
+            self._leave(self)
+            self._ended = True
+            return
+        self._backlog.append(line)
+        if self._paused:
+            return
+        if len(self._backlog) >= _FLUSH_AT:
+            self._flush()
+        elif self._flush_call is None:
+            self._flush_call = self._clock.callLater(0, self._flush)
+
+    def _flush(self) -> None:
+        if self._flush_call is not None:
+            if self._flush_call.active():
+                self._flush_call.cancel()
+            self._flush_call = None
+        if self._backlog and not self._paused:
+            data = b"".join(self._backlog)
+            self._backlog.clear()
+            self._request.write(data)
+        if self._ended and not self._backlog:
+            self._request.finish()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    def stopProducing(self) -> None:
+        """The server stops: what is there goes out, and the stream ends."""
+        self._paused = False
+        self._ended = True
+        self._leave(self)
+        self._flush()
+
+    def lost(self) -> None:
+        """The stream has ended."""
+        self._leave(self)
+        self._backlog.clear()
+        if self._flush_call is not None:
+            self._flush_call.cancel()
+            self._flush_call = None
+
+
+@implementer(ILogObserver)
+class ErrorLog:
+    """The observer that makes events of the program's own modules, and warnings of any, into error log lines."""
+
+    def __init__(self, feed: Feed, console: Callable[[bytes], None] | None) -> None:
+        self.feed = feed
+        self.level = levels.INFO
+        self.events = 0
+        self._console = console
+
+    def __call__(self, event: LogEvent) -> None:
+        level = _LEVELS.get(event.get("log_level", LogLevel.info), levels.ERROR)
+        if level < levels.WARN and not str(event.get("log_namespace", "")).startswith("kes."):
+            return  # Twisted's own chatter
+        message = formatEvent(event)[:MAX_MESSAGE]
+        failure = event.get("log_failure")
+        if isinstance(failure, Failure):
+            message = f"{message}: {failure.getTraceback()}"[:MAX_MESSAGE]
+        self.events += 1
+        if self._console is not None and level >= self.level:
+            when = format_rfc3339(int(event.get("log_time", time.time()) * 1000) * 1_000_000)
+            self._console(f"time={when} level={levels.render(level)} msg={quoted(message)}\n".encode())
+        if self.feed.subscribers:
+            self.feed.publish(msgspec.json.encode({"message": message}) + b"\n")
+
+
+def quoted(text: str) -> str:
+    """`text` in double quotes, on one line, with nothing in it that a terminal would act on."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in escaped) + '"'
+
+
+class AuditRequest(msgspec.Struct):
+    ip: str
+    path: str
+    method: str
+    identity: str
+
+
+class AuditResponse(msgspec.Struct):
+    code: int
+    time: int  # nanoseconds
+
+
+class AuditEvent(msgspec.Struct):
+    """One request, as contract section 8 has it; `method` is an addition."""
+
+    time: str
+    request: AuditRequest
+    response: AuditResponse
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class AuditLog:
+    """Who asked for what, and what came of it. Costs nothing while nobody listens."""
+
+    def __init__(self, feed: Feed, console: Callable[[bytes], None]) -> None:
+        self.feed = feed
+        self.level = levels.OFF
+        self.events = 0
+        self._console = console
+
+    def record(self, request: Request, code: int, seconds: float) -> None:
+        """Write the event of a request whose answer took `seconds`. Events are of level INFO."""
+        to_console = self.level <= levels.INFO
+        if not to_console and not self.feed.subscribers:
+            return
+        self.events += 1
+        line = (
+            _encode(
+                AuditEvent(
+                    format_rfc3339(time.time_ns()),
+                    AuditRequest(request.address, request.path, request.method.decode(), request.identity or ""),
+                    AuditResponse(code, int(seconds * 1e9)),
+                )
+            )
+            + b"\n"
+        )
+        if to_console:
+            self._console(line)
+        self.feed.publish(line)

@@ -1,0 +1,305 @@
+"""The service: listens, watches its files, reloads, stops. It owns what outlives a reload, and swaps what does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import TextIO, cast
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTCP, IReactorThreads, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+
+from kes.api.tree import make_tree
+from kes.config import level
+from kes.config.address import Address
+from kes.server import banner
+from kes.server.build import Arguments, Parts, StartError, load, make_state
+from kes.server.http import limits
+from kes.server.http.site import Site
+from kes.server.logs import AuditLog, ErrorLog, Feed
+from kes.server.metrics import Metrics
+from kes.server.process import lock_memory
+from kes.server.recorder import Recorder
+from kes.server.state import State
+from kes.server.threads import Threads
+from kes.server.tls import Context, ServerTLS, Stamp, TLSError, stamp
+
+WATCH_INTERVAL = 5.0  # seconds between looks at the TLS files
+REREAD_INTERVAL = 15 * 60.0  # seconds after which they are read again anyway (contract section 5)
+LISTEN_BACKLOG = 1024
+FLUSH_TIMEOUT = 1.0  # seconds that the console gets for the last log lines
+
+log = Logger()
+
+
+class Reactor(IReactorCore, IReactorTCP, IReactorThreads, IReactorTime):
+    """What the service needs of a reactor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """Where the start-up output and the logs go.
+
+    `out` is called each time, as twistd replaces the stream. An error log without a function goes to its subscribers
+    only.
+    """
+
+    out: Callable[[], TextIO]
+    errors: Callable[[bytes], None] | None
+    audit: Callable[[bytes], None]
+    flush: Callable[[float], None]
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """TLS without Twisted's buffer of small writes: connections here write once a read themselves."""
+
+    protocol = TLSMemoryBIOProtocol
+
+
+class KESService(Service):
+    """The server as a Twisted service, made from parts that are loaded already."""
+
+    name = "kes"
+
+    def __init__(
+        self, reactor: Reactor, arguments: Arguments, environ: Mapping[str, str], parts: Parts, console: Console
+    ) -> None:
+        self._reactor = reactor
+        self._arguments = arguments
+        self._environ = environ
+        self._parts = parts
+        self._console = console
+        self._threads = Threads(reactor)
+        errors, audit = Feed(reactor), Feed(reactor)
+        self._error_log = ErrorLog(errors, console.errors)
+        self._audit_log = AuditLog(audit, console.audit)
+        self._metrics = metrics = Metrics(time.monotonic())
+        metrics.error_events = lambda: self._error_log.events
+        metrics.audit_events = lambda: self._audit_log.events
+        self._tls = ServerTLS(parts.context)
+        self._started_at = time.time_ns()
+        self._site = Site(
+            make_tree(reactor, metrics, errors, audit),
+            self._state(parts),
+            Recorder(metrics, self._audit_log),
+            reactor,
+            self._tls.peer,
+            self._tls.handshake_failed,
+        )
+        metrics.cache = lambda: (self._site.state.keys.hits, self._site.state.keys.misses)
+        self._set_levels(parts)
+        self._port: IListeningPort | None = None
+        self._mlock = False
+        self._reloading = False
+        self._reload_again = False
+        self._stopping = False
+        self._read_at = reactor.seconds()
+        self._watch = LoopingCall(self._look_at_files)
+        self._watch.clock = reactor
+
+    # Start
+
+    def privilegedStartService(self) -> None:
+        """Listen. Raises StartError."""
+        if self._port is not None:
+            return
+        where = self._parts.config.address
+        factory = cast(ServerFactory, TLSFactory(self._tls, False, self._site, self._reactor))
+        # An empty host is every interface, of both families where the system has both.
+        hosts = [where.interface] if where.interface else ["::", "0.0.0.0"]  # noqa: S104 - asked for
+        for host in hosts:
+            try:
+                self._port = self._reactor.listenTCP(where.port, factory, LISTEN_BACKLOG, host)
+            except CannotListenError as error:
+                if host == hosts[-1]:
+                    reason = getattr(error.socketError, "strerror", None) or error.socketError
+                    raise StartError(f"cannot listen on {Address(host, where.port)}: {reason}") from None
+            else:
+                return
+
+    def startService(self) -> None:
+        self.privilegedStartService()
+        super().startService()  # type: ignore[no-untyped-call]
+        globalLogPublisher.addObserver(self._error_log)
+        self._threads.start()
+        self._site.state.keys.start()
+        self._mlock = not self._arguments.dev and lock_memory()
+        if not self._arguments.dev:
+            self._watch.start(WATCH_INTERVAL, now=False)
+        # The reactor sets its own handlers when it starts; ours end the process with status 0.
+        self._reactor.callWhenRunning(self._started)
+
+    def _started(self) -> None:
+        signal.signal(signal.SIGHUP, self._signalled)
+        signal.signal(signal.SIGTERM, self._signalled)
+        signal.signal(signal.SIGINT, self._signalled)
+        self._warn(self._parts)
+        self._announce(banner.READY)
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reactor.callFromThread(self.reload)
+        elif self._stopping:
+            os._exit(1)  # asked twice: at once
+        else:
+            self._stopping = True
+            self._reactor.callFromThread(self._reactor.stop)
+
+    def _warn(self, parts: Parts) -> None:
+        for warning in (*parts.config.warnings, *parts.context.warnings):
+            log.warn("{warning}", warning=warning)
+
+    def _announce(self, last: str) -> None:
+        """Print the start-up output; its last line is true by now."""
+        assert self._port is not None
+        parts, where = self._parts, cast(IPv4Address | IPv6Address, self._port.getHost())
+        text = banner.render(
+            banner.Banner(
+                kms=parts.store.kms,
+                urls=banner.addresses(where.host, where.port),
+                api_key=None if parts.api_key is None else str(parts.api_key),
+                admin=parts.config.admin if parts.config.admin_enabled else "<disabled>",
+                auth=parts.context.settings.auth,
+                error_level=level.render(parts.config.log.error),
+                audit_level=None if parts.config.log.audit > level.INFO else level.render(parts.config.log.audit),
+                mlock=self._mlock,
+            ),
+            last,
+            colour=banner.wants_colour(self._console.out(), self._environ),
+        )
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        try:
+            out = self._console.out()
+            out.write(text)
+            out.flush()
+        except OSError:
+            log.warn("standard output is closed: the start-up output is lost")
+
+    # Reload
+
+    def reload(self) -> None:
+        """Read the whole configuration anew and switch to it; on any error run on as before."""
+        if self._arguments.dev:
+            log.info("received SIGHUP: there is no config file to read again in development mode")
+        elif self._reloading:
+            # What is being read may be older than what this signal is about.
+            self._reload_again = True
+        else:
+            log.info("received SIGHUP: reading the configuration again")
+            self._reloading = True
+            loaded = self._threads.run(load, self._arguments, self._environ)
+            loaded.addCallbacks(self._switch, self._keep).addErrback(_log_defect).addBoth(self._reloaded)
+
+    def _switch(self, parts: Parts) -> None:
+        """One step: new requests get the new state, those under way end on the old one."""
+        old = self._site.state
+        state = self._state(parts)
+        state.keys.start()
+        state.keys.hits, state.keys.misses = old.keys.hits, old.keys.misses
+        self._parts = parts
+        self._site.state = state
+        self._tls.context = parts.context
+        self._read_at = self._reactor.seconds()
+        self._set_levels(parts)
+        old.keys.close().addErrback(_log_defect)
+        self._warn(parts)
+        self._announce(banner.RELOADED)
+
+    def _keep(self, failure: Failure) -> None:
+        failure.trap(StartError)
+        log.error("the configuration is not reloaded, the old one stays: {error}", error=failure.value)
+
+    def _reloaded(self, _: object) -> None:
+        self._reloading = False
+        if self._reload_again:
+            self._reload_again = False
+            self.reload()
+
+    def _state(self, parts: Parts) -> State:
+        return make_state(parts, self._tls, self._threads.run, self._reactor, self._started_at)
+
+    def _set_levels(self, parts: Parts) -> None:
+        self._error_log.level = parts.config.log.error
+        self._audit_log.level = parts.config.log.audit
+
+    # TLS files
+
+    def _look_at_files(self) -> Deferred[None]:
+        """Read the TLS files again if they have changed, or if it is time."""
+        due = self._reactor.seconds() - self._read_at >= REREAD_INTERVAL
+        looked = self._threads.run(_reread, self._parts, due)
+        return looked.addCallback(self._use_files, self._parts).addErrback(_log_defect)
+
+    def _use_files(self, found: tuple[Stamp, Context | TLSError | None], seen: Parts) -> None:
+        files, context = found
+        if context is None or self._parts is not seen:
+            return  # nothing new, or a reload was faster
+        self._read_at = self._reactor.seconds()
+        if isinstance(context, TLSError):
+            # With the new stamp, so that one bad file is one event.
+            self._parts = replace(seen, stamp=files)
+            log.error("the changed TLS files cannot be used, the old ones stay: {error}", error=context)
+            return
+        self._parts = replace(seen, stamp=files, context=context)
+        self._tls.context = context
+        if files != seen.stamp:
+            log.info("using the changed TLS files")
+            for warning in context.warnings:
+                log.warn("{warning}", warning=warning)
+
+    # Stop
+
+    def stopService(self) -> Deferred[None]:
+        """Take no more connections, give running requests a moment, then close everything."""
+        self._print(f"\n{banner.GOODBYE}\n")
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        await maybeDeferred(super().stopService)
+        if self._watch.running:
+            self._watch.stop()
+        if self._port is not None:
+            await maybeDeferred(self._port.stopListening)
+            self._port = None
+        connections = self._site.connections
+        for connection in tuple(connections):
+            connection.stop()
+        deadline = self._reactor.seconds() + limits.STOP_TIMEOUT
+        while connections and self._reactor.seconds() < deadline:
+            await deferLater(self._reactor, 0.01)
+        for connection in tuple(connections):
+            connection.abort()
+        await self._site.state.keys.close()
+        self._threads.stop()
+        globalLogPublisher.removeObserver(self._error_log)
+        self._console.flush(FLUSH_TIMEOUT)
+
+
+def _reread(parts: Parts, due: bool) -> tuple[Stamp, Context | TLSError | None]:
+    """In a thread: the files' stamp, and what is in them if that is new or `due`."""
+    settings = parts.context.settings
+    try:
+        files = stamp(settings)
+        if files == parts.stamp and not due:
+            return files, None
+        return files, Context.load(settings)
+    except TLSError as error:
+        return (), error
+
+
+def _log_defect(failure: Failure) -> None:
+    log.failure("internal error", failure)

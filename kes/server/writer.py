@@ -1,0 +1,84 @@
+"""Console output that never blocks the reactor: lines are queued, bounded, and written by a thread of their own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+MAX_BACKLOG = 16 * 1024 * 1024  # bytes
+
+
+def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
+    """A function that writes all of its argument to a file descriptor, however long that takes."""
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    return write
+
+
+class LineWriter:
+    """Writes whole lines, in order. When the reader stalls and `MAX_BACKLOG` bytes wait, further lines are dropped and
+    counted: a log that nobody reads must not stop the server.
+
+    `write` may block and is called in the thread; `dropped` is called there too, with the number of lines lost, once
+    lines pass again, or with the error that ended all output.
+    """
+
+    def __init__(self, write: Callable[[bytes], None], dropped: Callable[[int, OSError | None], None]) -> None:
+        self._write = write
+        self._dropped = dropped
+        self._condition = threading.Condition()
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._lost = 0
+        self._writing = False
+        self._broken = False
+        self._thread: threading.Thread | None = None
+
+    def line(self, line: bytes) -> None:
+        """Queue a line, which ends in a newline. Never blocks."""
+        with self._condition:
+            if self._broken:
+                return
+            if self._size + len(line) > MAX_BACKLOG:
+                self._lost += 1
+                return
+            self._lines.append(line)
+            self._size += len(line)
+            if self._thread is None:
+                # A daemon: a reader that has stalled must not keep the process from ending.
+                self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+                self._thread.start()
+            elif not self._writing:
+                self._condition.notify_all()
+
+    def flush(self, timeout: float) -> None:
+        """Wait until all lines are out, at most `timeout` seconds."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._broken or not (self._lines or self._writing), timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._writing = False
+                if not self._lines:
+                    self._condition.notify_all()
+                self._condition.wait_for(lambda: self._lines)
+                data, lost = b"".join(self._lines), self._lost
+                self._lines.clear()
+                self._size = self._lost = 0
+                self._writing = True
+            try:
+                self._write(data)
+            except OSError as error:
+                with self._condition:
+                    self._broken = True
+                    self._condition.notify_all()
+                self._dropped(data.count(b"\n") + lost, error)
+                return
+            if lost:
+                self._dropped(lost, None)
