@@ -19,7 +19,7 @@ from kes.config.errors import ConfigError, quote
 # The tree is made from parser events and a stack of its own, as PyYAML composes nodes recursively: a file of nothing
 # but brackets would end in a RecursionError.
 _MAX_DEPTH = 32  # levels; the deepest field is at six
-_MAX_NODES = 200_000  # values, merged ones included; some ten thousand policies
+_MAX_NODES = 200_000  # keys and values, with what aliases repeat; some ten thousand policies
 
 _Loader: type[yaml.CSafeLoader | yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -88,6 +88,7 @@ def compose(text: str, file: str) -> Node | None:
 class _OpenSequence:
     node: Sequence
     anchor: str | None
+    before: int  # values that were counted when it began
 
     def step(self, path: str) -> str:
         return f"{path}[{len(self.node.items)}]"
@@ -97,6 +98,7 @@ class _OpenSequence:
 class _OpenMapping:
     node: Mapping
     anchor: str | None
+    before: int
     key: Scalar | None = None  # the key whose value comes next
     merges: list[tuple[int, Node]] = field(default_factory=list)
 
@@ -108,7 +110,7 @@ class _Composer:
     def __init__(self, file: str) -> None:
         self._file = file
         self._open: list[_OpenSequence | _OpenMapping] = []
-        self._anchors: dict[str, Node | None] = {}  # None while the node is not complete
+        self._anchors: dict[str, tuple[Node, int] | None] = {}  # and its number of values; None while it is open
         self._count = 0
 
     def document(self, events: Iterator[yaml.Event]) -> Node | None:
@@ -119,6 +121,7 @@ class _Composer:
             line = event.start_mark.line + 1
             node: Node
             anchor: str | None = None
+            size = 1
             match event:
                 case yaml.DocumentStartEvent():
                     documents += 1
@@ -126,25 +129,30 @@ class _Composer:
                         raise self._error(line, "a second document begins here; a config file is a single one")
                     continue
                 case yaml.SequenceStartEvent():
-                    self._begin(_OpenSequence(Sequence(line, []), event.anchor), event.tag)
+                    self._begin(_OpenSequence(Sequence(line, []), event.anchor, self._count), event.tag)
                     continue
                 case yaml.MappingStartEvent():
-                    self._begin(_OpenMapping(Mapping(line, {}), event.anchor), event.tag)
+                    self._begin(_OpenMapping(Mapping(line, {}), event.anchor, self._count), event.tag)
                     continue
                 case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
-                    node, anchor = self._end()
+                    opened = self._end()
+                    node, anchor = opened.node, opened.anchor
+                    self._spend(1, line)
+                    size = self._count - opened.before
                 case yaml.ScalarEvent():
                     self._check_tag(line, event.tag)
                     plain = bool(event.implicit[0])
+                    self._spend(1, line)
                     node = Scalar(line, event.value, plain and event.value in _NULLS, plain and event.value == "<<")
                     anchor = event.anchor
                 case yaml.AliasEvent(anchor=str(name)):
-                    node = self._alias(line, name)
+                    # As large as what it stands for: a short file could otherwise mean an endless one.
+                    node, repeated = self._alias(line, name)
+                    self._spend(repeated, line)
                 case _:
                     continue
             if anchor is not None:
-                self._anchors[anchor] = node
-            self._spend(1, line)
+                self._anchors[anchor] = node, size
             if self._open:
                 self._add(node, line)
             else:
@@ -160,18 +168,16 @@ class _Composer:
             self._anchors[opened.anchor] = None
         self._open.append(opened)
 
-    def _end(self) -> tuple[Node, str | None]:
+    def _end(self) -> _OpenSequence | _OpenMapping:
         opened = self._open[-1]
         if isinstance(opened, _OpenMapping):
             for line, node in opened.merges:
                 for source in node.items if isinstance(node, Sequence) else [node]:
                     if not isinstance(source, Mapping):
                         raise self._error(line, "'<<' takes a mapping, or a list of mappings, to merge")
-                    self._spend(len(source.entries), line)
                     for key, entry in source.entries.items():
                         opened.node.entries.setdefault(key, entry)
-        self._open.pop()
-        return opened.node, opened.anchor
+        return self._open.pop()
 
     def _add(self, node: Node, line: int) -> None:
         opened = self._open[-1]
@@ -192,13 +198,13 @@ class _Composer:
             opened.node.entries[opened.key.text] = (opened.key.line, node)
             opened.key = None
 
-    def _alias(self, line: int, name: str) -> Node:
+    def _alias(self, line: int, name: str) -> tuple[Node, int]:
         if name not in self._anchors:
             raise self._error(line, f"the alias {quote(name)} has no anchor before it")
-        node = self._anchors[name]
-        if node is None:
+        anchored = self._anchors[name]
+        if anchored is None:
             raise self._error(line, f"the alias {quote(name)} stands inside what it refers to")
-        return node
+        return anchored
 
     def _check_tag(self, line: int, tag: str | None) -> None:
         if tag is not None and tag not in _TAGS:
