@@ -643,6 +643,15 @@ def test_load(tmp_path: Path) -> None:
     assert load(path, {"D": "d"}) == load(str(path), {"D": "d"}) == DEFAULT
 
 
+def test_byte_order_mark(tmp_path: Path) -> None:
+    """A byte order mark does not shift the places that errors point to."""
+    path = tmp_path / "c.yml"
+    path.write_bytes(b"\xef\xbb\xbf" + BASE.encode() + b"log:\n\terror: on\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert str(caught.value) == f"{path}:5: not valid YAML: a tab where only spaces may indent or separate"
+
+
 def test_empty(tmp_path: Path) -> None:
     """A file of nothing or of comments is refused."""
     path = tmp_path / "c.yml"
