@@ -18,7 +18,6 @@ from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTC
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger, globalLogPublisher
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from kes.api.tree import make_tree
@@ -34,7 +33,7 @@ from kes.server.process import lock_memory
 from kes.server.recorder import Recorder
 from kes.server.state import State
 from kes.server.threads import Threads
-from kes.server.tls import Context, ServerTLS, Stamp, TLSError, stamp
+from kes.server.tls import Context, ServerTLS, Stamp, TLSError, TLSFactory, stamp
 
 WATCH_INTERVAL = 5.0  # seconds between looks at the TLS files
 REREAD_INTERVAL = 15 * 60.0  # seconds after which they are read again anyway (contract section 5)
@@ -60,12 +59,6 @@ class Console:
     errors: Callable[[bytes], None] | None
     audit: Callable[[bytes], None]
     flush: Callable[[float], None]
-
-
-class TLSFactory(TLSMemoryBIOFactory):
-    """TLS without Twisted's buffer of small writes: connections here write once a read themselves."""
-
-    protocol = TLSMemoryBIOProtocol
 
 
 class KESService(Service):

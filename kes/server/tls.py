@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL, crypto
 from OpenSSL.SSL import Connection
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocol
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -83,6 +83,32 @@ class Settings:
     optional: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class Admission:
+    """What the verification of one connection's client certificate has found so far."""
+
+    accepted: bool = False
+    error: int = 0  # X509_V_ERR_…, the first that came up; 0: none
+    identity: Identity | None = None  # of a certificate with an error
+
+
+class TLSProtocol(TLSMemoryBIOProtocol):
+    """A TLS connection that remembers what became of its client's certificate.
+
+    It has none of Twisted's buffer for small writes: connections here write once a read themselves.
+    """
+
+    def __init__(self, factory: TLSFactory, wrapped: IProtocol, connect: bool = True) -> None:
+        super().__init__(factory, wrapped, connect)  # type: ignore[no-untyped-call]
+        self.admission = Admission()
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """Puts TLS under the connections of another factory."""
+
+    protocol = TLSProtocol
+
+
 def read_file(path: str, what: str) -> bytes:
     """A file's content. TLSError names the file and the reason."""
     try:
@@ -134,15 +160,6 @@ def stamp(settings: Settings) -> Stamp:
         else:
             stamps.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(stamps)
-
-
-@dataclass(slots=True, eq=False)
-class Admission:
-    """What the verification of one connection's client certificate has found so far."""
-
-    accepted: bool = False
-    error: int = 0  # X509_V_ERR_…, the first that came up; 0: none
-    identity: Identity | None = None  # of a certificate with an error
 
 
 class Context:
@@ -217,8 +234,9 @@ class Context:
         Errors above the leaf are noted and let pass, so that the decision falls at the leaf, whose identity is in the
         log and may be pinned. `Admission.accepted` says yes only from there: `ServerTLS.peer` looks again.
         """
-        admission = connection.get_app_data()
-        assert isinstance(admission, Admission)
+        protocol = connection.get_app_data()
+        assert isinstance(protocol, TLSProtocol)
+        admission = protocol.admission
         settings = self.settings
         if not ok and not admission.error:
             admission.error = error
@@ -283,20 +301,20 @@ class ServerTLS:
         self._context = context
         self._forwarded.clear()
 
-    def serverConnectionForTLS(self, protocol: object) -> Connection:
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> Connection:
         connection = Connection(self._context.ssl, None)
-        connection.set_app_data(Admission())
+        # Twisted sets it too, to the same, for its own callbacks.
+        connection.set_app_data(protocol)
         return connection
 
-    def peer(self, transport: TLSMemoryBIOProtocol) -> Peer | None:
+    def peer(self, transport: TLSProtocol) -> Peer | None:
         """Who has completed a handshake; None if it is not to be let in after all.
 
         Only the certificate whose key the client has proved to hold, the first, can give an identity: another one that
         is sent along could be anybody's.
         """
         address = host_of(transport)
-        connection = transport.getHandle()
-        admission = connection.get_app_data()
+        connection, admission = transport.getHandle(), transport.admission
         leaf = connection.get_peer_certificate(as_cryptography=True)
         if leaf is None:
             return Peer(address, None, CertificateRequired())
@@ -337,12 +355,11 @@ class ServerTLS:
             self._forwarded.popitem(last=False)
         return identity
 
-    def handshake_failed(self, transport: TLSMemoryBIOProtocol, reason: Failure) -> None:
+    def handshake_failed(self, transport: TLSProtocol, reason: Failure) -> None:
         """Log a handshake that came to nothing, with what would have admitted its client."""
         address = host_of(transport)
-        connection = transport.getHandle()
-        admission = connection.get_app_data() if connection is not None else None
-        if isinstance(admission, Admission) and admission.error and not admission.accepted:
+        admission = transport.admission
+        if admission.error and not admission.accepted:
             log.warn(
                 "refused the client certificate of identity {identity} from {address}: {reason}. To admit it, {remedy}",
                 identity=admission.identity or "<unknown>",
@@ -354,7 +371,7 @@ class ServerTLS:
             log.info("TLS handshake with {address} failed: {reason}", address=address, reason=_last_reason(reason))
 
 
-def host_of(transport: TLSMemoryBIOProtocol) -> str:
+def host_of(transport: TLSProtocol) -> str:
     """The peer's IP address; an IPv4 one also where it came to an IPv6 socket."""
     return str(transport.getPeer().host).removeprefix("::ffff:")
 

@@ -1,0 +1,1 @@
+"""The running server: state, service, TLS, logs, metrics, and `http`: how bytes become requests."""
