@@ -123,11 +123,10 @@ class Server:
         """Wait until `text` has been in `count` lines of standard output (or error); the last of them."""
         lines = self.err if errors else self.out
         with self._changed:
-            found = self._changed.wait_for(
-                lambda: sum(text in line for line in lines) >= count or not self._open, TIMEOUT
-            )
+            self._changed.wait_for(lambda: sum(text in line for line in lines) >= count or not self._open, TIMEOUT)
             matching = [line for line in lines if text in line]
-        assert found and len(matching) >= count, f"no {text!r} in:\n{''.join(self.out)}{''.join(self.err)}"
+        found = len(matching) >= count
+        assert found, f"no {text!r} in:\n{''.join(self.out)}{''.join(self.err)}"
         return matching[-1]
 
     def client(self, key: APIKey | None = ADMIN, ca: Path | None = None) -> Client:

@@ -307,18 +307,19 @@ class ServerTLS:
         connection.set_app_data(protocol)
         return connection
 
-    def peer(self, transport: TLSProtocol) -> Peer | None:
+    def peer(self, transport: TLSMemoryBIOProtocol) -> Peer | None:
         """Who has completed a handshake; None if it is not to be let in after all.
 
         Only the certificate whose key the client has proved to hold, the first, can give an identity: another one that
         is sent along could be anybody's.
         """
         address = host_of(transport)
-        connection, admission = transport.getHandle(), transport.admission
+        connection = transport.getHandle()
+        assert isinstance(transport, TLSProtocol)
         leaf = connection.get_peer_certificate(as_cryptography=True)
         if leaf is None:
             return Peer(address, None, CertificateRequired())
-        if not admission.accepted:
+        if not transport.admission.accepted:
             return None
         proven = leaf.public_bytes(Encoding.DER)
         sent = [c.public_bytes(Encoding.DER) for c in connection.get_peer_cert_chain(as_cryptography=True) or ()]
@@ -355,9 +356,10 @@ class ServerTLS:
             self._forwarded.popitem(last=False)
         return identity
 
-    def handshake_failed(self, transport: TLSProtocol, reason: Failure) -> None:
+    def handshake_failed(self, transport: TLSMemoryBIOProtocol, reason: Failure) -> None:
         """Log a handshake that came to nothing, with what would have admitted its client."""
         address = host_of(transport)
+        assert isinstance(transport, TLSProtocol)
         admission = transport.admission
         if admission.error and not admission.accepted:
             log.warn(
@@ -371,7 +373,7 @@ class ServerTLS:
             log.info("TLS handshake with {address} failed: {reason}", address=address, reason=_last_reason(reason))
 
 
-def host_of(transport: TLSProtocol) -> str:
+def host_of(transport: TLSMemoryBIOProtocol) -> str:
     """The peer's IP address; an IPv4 one also where it came to an IPv6 socket."""
     return str(transport.getPeer().host).removeprefix("::ffff:")
 

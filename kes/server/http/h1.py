@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -31,7 +32,6 @@ from kes.server.http.request import JSON, NO_HEADERS, Peer, Request
 
 if TYPE_CHECKING:
     from kes.server.http.site import Site
-    from kes.server.tls import TLSProtocol
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x22\x24-\x7e]+")  # visible ASCII less the fragment's '#'
@@ -196,9 +196,9 @@ class _Chunks:
 class HTTP1Connection(Protocol):
     """One client's connection. At most one request is under way; those sent ahead of it wait in the buffer."""
 
-    transport: TLSProtocol
+    transport: TLSMemoryBIOProtocol
 
-    def __init__(self, site: Site, clock: IReactorTime, peer_of: Callable[[TLSProtocol], Peer | None]) -> None:
+    def __init__(self, site: Site, clock: IReactorTime, peer_of: Callable[[TLSMemoryBIOProtocol], Peer | None]) -> None:
         self._site = site
         self._clock = clock
         self._peer_of = peer_of

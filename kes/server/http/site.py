@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource, getChildForRequest
 
@@ -25,7 +26,6 @@ from kes.server.http.request import Peer, Request
 if TYPE_CHECKING:
     from kes.server.recorder import Recorder
     from kes.server.state import State
-    from kes.server.tls import TLSProtocol
 
 _TARGETS = 4096  # targets whose resource is remembered
 
@@ -70,8 +70,8 @@ class Site(Factory):
         state: State,
         recorder: Recorder,
         clock: IReactorTime,
-        peer_of: Callable[[TLSProtocol], Peer | None],
-        handshake_failed: Callable[[TLSProtocol, Failure], None],
+        peer_of: Callable[[TLSMemoryBIOProtocol], Peer | None],
+        handshake_failed: Callable[[TLSMemoryBIOProtocol, Failure], None],
     ) -> None:
         self.state = state
         self.connections: set[HTTP1Connection] = set()
