@@ -43,7 +43,9 @@ class Threads:
         self._pool.start()
 
     def stop(self) -> None:
-        """Let the threads end once they are done. Does not wait for them; what is called later fails."""
+        """Let the threads end once they are done, without waiting for it. What is called later fails. May be repeated."""
+        if self._stopped:
+            return
         self._stopped = True
         # It joins its threads, a stuck one too.
         Thread(target=self._pool.stop, daemon=True).start()
@@ -65,7 +67,7 @@ class Threads:
             try:
                 outcome = function(*args, **kwargs)
             except BaseException:
-                outcome = Failure()  # type: ignore[no-untyped-call]
+                outcome = Failure()
             self._reactor.callFromThread(result.callback, outcome)
 
         self._pool.callInThread(call)
