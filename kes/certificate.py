@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
+import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -42,7 +43,14 @@ LIFETIME: Final = timedelta(days=90)
 CLOCK_SKEW: Final = timedelta(minutes=5)  # how slow a peer's clock may be
 
 _KEY_BLOCK = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----\r?\n(.*?)-----END \1-----", re.DOTALL)
-_DEK_INFO = re.compile(rb"DEK-Info:[ \t]*(AES-192-CBC|DES-CBC),([0-9A-Fa-f]+)[ \t]*\r?\n\r?\n")
+_DEK_INFO = re.compile(rb"DEK-Info:[ \t]*([A-Z0-9-]+),([0-9A-Fa-f]+)[ \t]*\r?\n\r?\n")
+_CIPHERS: Final = {  # the size of the key and of a block, bytes
+    b"AES-128-CBC": (16, 16),
+    b"AES-192-CBC": (24, 16),
+    b"AES-256-CBC": (32, 16),
+    b"DES-CBC": (8, 8),
+    b"DES-EDE3-CBC": (24, 8),
+}
 
 
 class PrivateKeyError(Exception):
@@ -67,9 +75,11 @@ def load_private_key(pem: bytes, password: bytes | None = None) -> PrivateKey:
     if encrypted and not password:
         raise PasswordRequiredError("the private key is encrypted, and no password is given")
     try:
-        older = _DEK_INFO.search(match[2])
-        if encrypted and older is not None and password:
-            key = load_der_private_key(_decrypt(match[2], older, password), None)
+        if encrypted and password and match[1] != b"ENCRYPTED PRIVATE KEY":
+            info = _DEK_INFO.search(match[2])
+            if info is None:
+                raise ValueError("no DEK-Info")
+            key = load_der_private_key(_decrypt(match[2], info, password), None)
         else:
             key = load_pem_private_key(block, password if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -83,20 +93,22 @@ def load_private_key(pem: bytes, password: bytes | None = None) -> PrivateKey:
 
 
 def _decrypt(body: bytes, info: re.Match[bytes], password: bytes) -> bytes:
-    """The DER in the body of a PEM block encrypted with one of the RFC 1423 ciphers that the library lacks.
+    """The DER in the body of a PEM block encrypted with one of the RFC 1423 ciphers.
 
-    ValueError if the password is wrong; that is found by the padding, so not always.
+    The library reads some of them itself, but not AES-192-CBC and DES-CBC, and an IV of a wrong size makes it panic
+    with what is no Exception. ValueError if the password is wrong; that is found by the padding, so not always.
     """
-    size, block = (24, 16) if info[1] == b"AES-192-CBC" else (8, 8)
+    if info[1] not in _CIPHERS or len(info[2]) != 2 * _CIPHERS[info[1]][1]:
+        raise ValueError("unknown cipher, or wrong size of the initialization vector")
+    size, block = _CIPHERS[info[1]]
     iv = bytes.fromhex(info[2].decode())
-    if len(iv) != block:
-        raise ValueError("wrong size of the initialization vector")
     key = digest = b""
     while len(key) < size:  # OpenSSL's EVP_BytesToKey with MD5 and one round
         digest = hashlib.md5(digest + password + iv[:8], usedforsecurity=False).digest()
         key += digest
+    key = key[:size]
     # One DES is three DES under one key.
-    algorithm = AES(key[:size]) if block == 16 else TripleDES(key[:size] * 3)
+    algorithm = AES(key) if block == 16 else TripleDES(key if size == 24 else key * 3)
     try:
         sealed = base64.b64decode(b"".join(body[info.end() :].split()), validate=True)
     except binascii.Error as error:
@@ -138,7 +150,7 @@ def _builder(name: x509.Name, now: datetime, usages: list[x509.ObjectIdentifier]
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
-        .serial_number(x509.random_serial_number())
+        .serial_number(secrets.randbelow((1 << 128) - 1) + 1)
         .not_valid_before(now.astimezone(UTC) - CLOCK_SKEW)
         .not_valid_after(now.astimezone(UTC) + LIFETIME)
         .add_extension(

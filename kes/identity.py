@@ -10,9 +10,9 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hmac import compare_digest
 from typing import Final, NewType
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -21,6 +21,7 @@ Identity = NewType("Identity", str)  # 64 lower-case hex digits
 SEED_SIZE: Final = 32  # bytes of an Ed25519 seed (RFC 8032)
 _PREFIX: Final = "kes:v1:"
 _ED25519: Final = b"\x00"  # the type byte in front of the seed
+_BASIC_CONSTRAINTS: Final = bytes.fromhex("551d13")  # 2.5.29.19
 _identity = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
@@ -39,43 +40,91 @@ def of_certificate(der: bytes) -> Identity:
 
     Encoding a parsed key again could give other bytes, and so another identity. ValueError if it is no certificate.
     """
-    certificate, _ = _element(der, 0, 0x30)
-    tbs, _ = _element(der, certificate, 0x30)
-    at = tbs
-    if der[at : at + 1] == b"\xa0":  # version [0], absent in a certificate of version 1 (RFC 5280, section 4.1)
-        _, at = _element(der, at, 0xA0)
-    for tag in (0x02, 0x30, 0x30, 0x30, 0x30):  # serialNumber, signature, issuer, validity, subject
-        _, at = _element(der, at, tag)
-    _, end = _element(der, at, 0x30)
-    return of_public_key(der[at:end])
-
-
-def _element(der: bytes, at: int, tag: int) -> tuple[int, int]:
-    """Where the content of the DER element at `at` begins, and where it ends. ValueError if it has another tag."""
-    if der[at : at + 1] != bytes((tag,)) or len(der) < at + 2:
-        raise ValueError("not a DER certificate")
-    length = der[at + 1]
-    begin = at + 2
-    if length & 0x80:
-        size = length & 0x7F
-        if not 1 <= size <= 4:
-            raise ValueError("not a DER certificate")
-        length = int.from_bytes(der[begin : begin + size], "big")
-        begin += size
-    if begin + length > len(der):
-        raise ValueError("not a DER certificate")
-    return begin, begin + length
+    at, end = _public_key(der)
+    _, key_end = _element(der, at, end, 0x30)
+    return of_public_key(der[at:key_end])
 
 
 def is_ca(der: bytes) -> bool:
-    """Whether a DER certificate has the CA basic constraint. ValueError if it or its extensions are malformed."""
-    certificate = x509.load_der_x509_certificate(der)
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
+    """Whether a DER certificate has the CA basic constraint (RFC 5280, section 4.2.1.9).
+
+    Every other extension is passed over: a client that nobody has verified may have put anything there. ValueError if
+    the certificate is malformed, or has the basic constraints twice.
+    """
+    at, end = _public_key(der)
+    _, at = _element(der, at, end, 0x30)
+    for tag in (0x81, 0x82):  # issuerUniqueID, subjectUniqueID
+        if der[at:end].startswith(bytes((tag,))):
+            _, at = _element(der, at, end, tag)
+    if at == end:
         return False
-    except x509.DuplicateExtension as error:
-        raise ValueError(str(error)) from None
+    at = _only(der, at, end, 0xA3)
+    at = _only(der, at, end, 0x30)
+    found = None
+    while at < end:
+        extension, extension_end = _element(der, at, end, 0x30)
+        oid, oid_end = _element(der, extension, extension_end, 0x06)
+        if der[oid:oid_end] == _BASIC_CONSTRAINTS:
+            if found is not None:
+                raise _malformed()
+            found = _says_ca(der, oid_end, extension_end)
+        at = extension_end
+    return bool(found)
+
+
+def _says_ca(der: bytes, at: int, end: int) -> bool:
+    """What the basic constraints say whose critical flag, if any, and value lie at `at`."""
+    if der[at:end].startswith(b"\x01"):
+        _, at = _element(der, at, end, 0x01)
+    at = _only(der, at, end, 0x04)
+    at = _only(der, at, end, 0x30)
+    if not der[at:end].startswith(b"\x01"):
+        return False  # the flag's default
+    value, value_end = _element(der, at, end, 0x01)
+    if der[value:value_end] not in (b"\x00", b"\xff"):
+        raise _malformed()
+    return der[value] == 0xFF
+
+
+def _public_key(der: bytes) -> tuple[int, int]:
+    """Where the SubjectPublicKeyInfo of a DER certificate begins, and where the TBSCertificate around it ends."""
+    at = _only(der, 0, len(der), 0x30)
+    at, end = _element(der, at, len(der), 0x30)
+    if der.startswith(b"\xa0", at):  # version [0], absent in a certificate of version 1 (RFC 5280, section 4.1)
+        _, at = _element(der, at, end, 0xA0)
+    for tag in (0x02, 0x30, 0x30, 0x30, 0x30):  # serialNumber, signature, issuer, validity, subject
+        _, at = _element(der, at, end, tag)
+    return at, end
+
+
+def _only(der: bytes, at: int, end: int, tag: int) -> int:
+    """Where the content of the DER element at `at` begins, which has to reach right to `end`."""
+    begin, element_end = _element(der, at, end, tag)
+    if element_end != end:
+        raise _malformed()
+    return begin
+
+
+def _element(der: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
+    """Where the content of the DER element at `at` begins and ends. ValueError for another tag or one past `end`."""
+    if at + 2 > end or der[at] != tag:
+        raise _malformed()
+    length = der[at + 1]
+    at += 2
+    if length & 0x80:
+        size = length & 0x7F
+        length = int.from_bytes(der[at : at + size], "big")
+        # DER has one length for each content, the shortest, so that one certificate has one spelling.
+        if not 1 <= size <= 4 or length < 0x80 or length >> 8 * (size - 1) == 0:
+            raise _malformed()
+        at += size
+    if at + length > end:
+        raise _malformed()
+    return at, at + length
+
+
+def _malformed() -> ValueError:
+    return ValueError("not a DER certificate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +136,9 @@ class APIKey:
 
     seed: bytes = field(repr=False)
 
+    def __eq__(self, other: object) -> bool:
+        return compare_digest(self.seed, other.seed) if isinstance(other, APIKey) else NotImplemented
+
     @classmethod
     def generate(cls, random: Callable[[int], bytes] = os.urandom) -> APIKey:
         return cls(random(SEED_SIZE))
@@ -97,11 +149,11 @@ class APIKey:
         try:
             data = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
         except (binascii.Error, ValueError):
-            raise ValueError("invalid API key: not base64") from None
+            raise ValueError("kes: invalid API key: not base64") from None
         if len(data) != 1 + SEED_SIZE:
-            raise ValueError("invalid API key: invalid length")
+            raise ValueError("kes: invalid API key: invalid length")
         if data[:1] != _ED25519:
-            raise ValueError("invalid API key: unsupported type")
+            raise ValueError("kes: invalid API key: unsupported type")
         return cls(data[1:])
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from hmac import compare_digest
 from hmac import digest as hmac_digest
 from pathlib import Path
 from typing import Final
@@ -85,6 +86,11 @@ class SecretKey:
         if len(self.material) != KEY_SIZE:
             raise ValueError(f"a secret key has {KEY_SIZE} bytes")
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SecretKey):
+            return NotImplemented
+        return self.algorithm is other.algorithm and compare_digest(self.material, other.material)
+
     def encrypt(self, plaintext: bytes, associated_data: bytes, random: Random = os.urandom) -> bytes:
         """Encrypt; the result is 44 bytes longer: a 16-byte tag, then the 16-byte IV and the 12-byte nonce."""
         return self._seal(plaintext, associated_data, random(_OVERHEAD))
@@ -151,6 +157,9 @@ class HMACKey:
     """A key for HMAC-SHA-256: 32 bytes in keys of our own, at least 1 in any."""
 
     material: bytes = field(repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return compare_digest(self.material, other.material) if isinstance(other, HMACKey) else NotImplemented
 
     def digest(self, message: bytes) -> bytes:
         """The 32-byte authentication code of `message`."""

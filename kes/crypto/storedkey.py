@@ -1,5 +1,6 @@
 """A key as a key store holds it: the base64 text of a protobuf message, or the JSON of older servers, which is only
-read (contract section 7). What is read from the current format and written again is the same text."""
+read (contract section 7). What was written in the current format, here or by the reference server, and is read and
+written again, is the same text."""
 
 from __future__ import annotations
 
@@ -102,6 +103,8 @@ def _decode_current(value: bytes) -> Key:
         hmac_key = HMACKey(message.hmac_key.key)
     created_at = ZERO
     if message.HasField("created_at"):
+        if not 0 <= message.created_at.nanos < 10**9:  # as the Timestamp's definition has it
+            raise InvalidStoredKey("an impossible creation time")
         created_at = message.created_at.seconds * 10**9 + message.created_at.nanos
     return _key(Algorithm(message.key.type), message.key.key, hmac_key, created_at, message.created_by)
 
