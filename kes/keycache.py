@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -210,7 +210,7 @@ class KeyCache:
 
         def unless_given_up() -> None:
             if waiter.called:
-                raise CancelledError
+                raise KeyStoreError("given up")  # to tell `ended`: nobody else listens any more
             function()
 
         def deliver(result: Failure | None) -> None:
@@ -258,15 +258,14 @@ class KeyCache:
     def _went_down(self, why: BaseException | None) -> None:
         if self._down_since is not None or self._closers:
             return
-        now = self._down_since = self._seconds()
+        self._down_since = self._seconds()
         log.error("the key store is down: {why}", why=str(why))
         if not self._offline:
             return
-        self._serve_until = now + self._offline
+        self._serve_until = self._down_since + self._offline
         for name, read in [*self._reads.items()]:
             entry = self._entries.get(name)
             if entry is not None:
-                entry.used = now
                 read.give_up(entry.key)
 
     def _came_back(self) -> None:
@@ -360,7 +359,7 @@ def _only_store_errors(function: Callable[[], _T]) -> _T:
     """Call `function`. What a store raises against its contract is an error of the store, not of the server."""
     try:
         return function()
-    except (KeyStoreError, CancelledError):
+    except KeyStoreError:
         raise
     except Exception as e:
         # The type alone: the text may quote what was read.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import LogEvent, capturedLogs, globalLogPublisher
 from twisted.python.failure import Failure
 
 from kes.crypto import Algorithm, Key
@@ -16,6 +17,19 @@ from kes.crypto.storedkey import decode, encode
 from kes.keycache import CLOSE_TIMEOUT, POLL_INTERVAL, KeyCache
 from kes.keystore import PAGE, KeyExists, KeyNotFound, KeyStoreError, Unreachable
 from kes.keystore.memory import MemoryStore
+
+
+@pytest.fixture(autouse=True)
+def no_error_unseen() -> Iterator[None]:
+    """Whatever goes wrong in a callback ends in a Deferred that nobody looks at; none may."""
+    seen: list[LogEvent] = []
+    globalLogPublisher.addObserver(seen.append)
+    gc.freeze()  # so that only what the test leaves behind is gone through
+    yield
+    gc.collect()
+    gc.unfreeze()
+    globalLogPublisher.removeObserver(seen.append)
+    assert [event for event in seen if "log_failure" in event] == []
 
 
 class Store(MemoryStore):
@@ -269,11 +283,12 @@ def test_a_waiter_that_cancels_another() -> None:
     world = World()
     world.put()
     world.threads.by_hand = True
-    first, second = world.keys.get("my-key"), world.keys.get("my-key")
+    first, second, third = (world.keys.get("my-key") for _ in range(3))
     first.addCallback(lambda key: second.cancel())
     world.threads.finish()
     with pytest.raises(CancelledError):
         result_of(second)
+    result_of(third)
 
 
 @pytest.mark.parametrize("value", [b"secret!", b'{"bytes":"secret!"}', b"c2VjcmV0IQ=="])
@@ -437,6 +452,28 @@ def test_who_comes_after_a_delete_does_not_join_an_earlier_read() -> None:
         result_of(after)
 
 
+def test_read_before_a_create_fails_after_it() -> None:
+    """That a key was missing before it was created does not drop it from the cache, nor stop a later read."""
+    world = World()
+    world.threads.by_hand = True
+    before = world.keys.get("my-key")
+    early = world.threads.calls.pop()
+    early.begin()
+    world.threads.by_hand = False
+    key = new_key()
+    result_of(world.keys.create("my-key", key))
+    world.threads.by_hand = True
+    after = world.keys.get("my-key")
+    early.end()
+    with pytest.raises(KeyNotFound):
+        result_of(before)
+    joined = world.keys.get("my-key")
+    world.threads.finish()
+    assert result_of(after) == key
+    assert result_of(joined) == key
+    assert world.keys.peek("my-key") == key
+
+
 def test_forget() -> None:
     """A key that another process has deleted can be dropped from outside."""
     world = World()
@@ -538,9 +575,12 @@ def test_bound() -> None:
     for name in ("a", "b", "c"):
         result_of(world.keys.get(name))
     world.clock.advance(100)
-    for name in ("a", "d"):
-        result_of(world.keys.get(name))
-    assert keys_held(world) == {"a", "c", "d"}
+    result_of(world.keys.get("b"))
+    assert keys_held(world) == {"a", "b", "c"}
+    result_of(world.keys.get("d"))
+    assert keys_held(world) == {"b", "c", "d"}
+    result_of(world.keys.get("a"))
+    assert keys_held(world) == {"a", "b", "d"}
 
 
 # Outages
@@ -670,6 +710,17 @@ def test_offline_is_off() -> None:
         result_of(world.keys.get("my-key"))
 
 
+def test_expired_keys_are_not_answered_with_offline_off() -> None:
+    """With `offline` of 0 an expired key is not answered, though it may be in memory until the next poll."""
+    world = World(any=1, unused=1, offline=0)
+    world.put()
+    result_of(world.keys.get("my-key"))
+    world.clock.advance(1)
+    world.store.fault = Unreachable("no route")
+    with pytest.raises(Unreachable):
+        result_of(world.keys.get("my-key"))
+
+
 def test_offline_does_not_shorten() -> None:
     """A key that has not expired is answered also when `offline` is over."""
     world = World(any=300, unused=300, offline=5)
@@ -738,7 +789,8 @@ def test_miss_with_another_error() -> None:
         result_of(world.keys.get("my-key"))
 
 
-def test_reads_that_hang_in_an_outage() -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_reads_that_hang_in_an_outage(begun: bool) -> None:
     """When the outage is noticed, those who wait for a read get the expired key at once, and the read is given up."""
     world = World(any=1, unused=1, offline=60)
     world.keys.start()
@@ -750,13 +802,17 @@ def test_reads_that_hang_in_an_outage() -> None:
     waiters = [world.keys.get("my-key"), world.keys.get("my-key")]
     without = world.keys.get("other")
     hanging = world.threads.calls[0]
-    hanging.begin()
+    if begun:
+        hanging.begin()
     world.clock.advance(POLL_INTERVAL)
     assert pending(waiters[0])
     world.clock.advance(POLL_INTERVAL)
     assert [result_of(waiter) for waiter in waiters] == [key, key]
     assert pending(without)
+    if not begun:
+        hanging.begin()
     hanging.end()
+    assert world.reads() == 1 + begun
     assert world.keys.peek("my-key") == key
     world.threads.calls[1].begin()
     world.threads.calls[1].end()
@@ -858,6 +914,8 @@ def test_close_with_a_stuck_store(stuck: str) -> None:
     with capturedLogs() as events:
         world.clock.advance(0.5)
     result_of(closing)
+    with pytest.raises(KeyStoreError, match="closed"):
+        result_of(world.keys.list("", ""))
     assert [event["log_format"] for event in events] == ["the key store is closed with {running} calls still under way"]
     while world.threads.calls:
         world.threads.finish()

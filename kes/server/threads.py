@@ -43,7 +43,7 @@ class Threads:
         self._pool.start()
 
     def stop(self) -> None:
-        """Let the threads end once they are done, without waiting for it. What is called later fails. May be repeated."""
+        """Let the threads end once they are done, without waiting. What is called later fails. May be repeated."""
         if self._stopped:
             return
         self._stopped = True
