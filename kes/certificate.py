@@ -95,11 +95,11 @@ def load_private_key(pem: bytes, password: bytes | None = None) -> PrivateKey:
 def _decrypt(body: bytes, info: re.Match[bytes], password: bytes) -> bytes:
     """The DER in the body of a PEM block encrypted with one of the RFC 1423 ciphers.
 
-    The library reads some of them itself, but not AES-192-CBC and DES-CBC, and an IV of a wrong size makes it panic
-    with what is no Exception. ValueError if the password is wrong; that is found by the padding, so not always.
+    The library reads some of them itself, but not AES-192-CBC and DES-CBC, and an IV of a wrong size makes its PEM
+    reader panic with what is no Exception. ValueError if the password is wrong; the padding tells, so not always.
     """
-    if info[1] not in _CIPHERS or len(info[2]) != 2 * _CIPHERS[info[1]][1]:
-        raise ValueError("unknown cipher, or wrong size of the initialization vector")
+    if info[1] not in _CIPHERS:
+        raise ValueError("unknown cipher")
     size, block = _CIPHERS[info[1]]
     iv = bytes.fromhex(info[2].decode())
     key = digest = b""

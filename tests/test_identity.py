@@ -78,16 +78,37 @@ def test_key_as_encoded() -> None:
     assert of_certificate(der[:at] + odd + der[at + len(encoded) :]) == hashlib.sha256(odd).hexdigest()
 
 
+def minimal(key: bytes, rest: bytes = b"", serial: bytes = bytes.fromhex("020101")) -> bytes:
+    """The shape of a certificate around a public key, of version 1 if `rest` is empty; no name, no signature."""
+
+    def sequence(content: bytes) -> bytes:
+        return bytes((0x30, 0x81, len(content)) if len(content) > 0x7F else (0x30, len(content))) + content
+
+    empty = bytes.fromhex("3000")
+    return sequence(sequence(serial + empty * 4 + key + rest) + empty + bytes.fromhex("0300"))
+
+
 def test_version_1() -> None:
     """A certificate of version 1 has no version field, and an identity all the same."""
-    key = spki(ED25519)
-    empty, serial = bytes.fromhex("3000"), bytes.fromhex("020101")
-    tbs = serial + empty * 4 + key
-    tbs = bytes((0x30, len(tbs))) + tbs
-    body = tbs + empty + bytes.fromhex("0300")
-    der = bytes((0x30, len(body))) + body
-    assert of_certificate(der) == of_public_key(key)
+    der = minimal(spki(ED25519))
+    assert of_certificate(der) == of_public_key(spki(ED25519))
     assert not is_ca(der)
+
+
+def test_unique_identifiers() -> None:
+    """The unique identifiers that old certificates have between key and extensions hide no basic constraints."""
+    extensions = bytes.fromhex("a3133011300f0603551d130101ff040530030101ff")
+    for identifiers in ("", "81020000", "82020000", "8102000082020000"):
+        der = minimal(spki(ED25519), bytes.fromhex(identifiers) + extensions)
+        assert is_ca(der)
+        assert of_certificate(der) == of_public_key(spki(ED25519))
+
+
+def test_key_that_outruns_its_certificate() -> None:
+    """A public key longer than what is left of the signed part would take in bytes that nobody signed."""
+    key = spki(ED25519)
+    with pytest.raises(ValueError, match=r"not a DER certificate"):
+        of_certificate(minimal(key[:1] + bytes((key[1] + 1,)) + key[2:]))
 
 
 @given(st.data())
@@ -122,6 +143,8 @@ def test_one_spelling_of_a_length() -> None:
     for length in (b"\x82\x00" + der[2:3], b"\x83\x00\x00" + der[2:3], b"\x80"):
         with pytest.raises(ValueError, match="not a DER certificate"):
             of_certificate(b"\x30" + length + der[3:])
+    with pytest.raises(ValueError, match=r"not a DER certificate"):
+        of_certificate(minimal(spki(ED25519), serial=bytes.fromhex("02810101")))
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ AES_JSON, AES_MSGPACK = JSON_NAMES["AES256"], MSGPACK_NAMES["AES256"]
         b"{",
         b"{}",
         b"{\xff}",
-        b"{" + b'"id":[' * 5000,
+        b'{"id":' + b"[" * 100_000,
         in_msgpack(AES_MSGPACK, "id", IV[:-1], NONCE, SEALED),
         in_msgpack(AES_MSGPACK, "id", IV, NONCE + b"\0", SEALED),
         in_msgpack(AES_MSGPACK, "id", IV, NONCE, bytes(15)),
