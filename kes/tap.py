@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import chdir
+from pathlib import Path
 from typing import Any, cast
 
 from twisted.logger import ILogObserver, LogEvent, Logger
@@ -14,6 +16,7 @@ from zope.interface import provider
 from kes.config import address
 from kes.config.address import Address
 from kes.config.errors import InvalidTextError
+from kes.server import banner
 from kes.server.build import Arguments, StartError, load
 from kes.server.process import forbid_core_dumps, raise_file_limit
 from kes.server.service import Console, KESService, Reactor
@@ -22,7 +25,6 @@ from kes.version import VERSION
 
 _TRUTH = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
 _DISCARD = "kes.tap.discard"
-_HINT = "See 'kes server --help'"
 
 log = Logger()
 
@@ -54,32 +56,53 @@ class Options(usage.Options):
         ["key", None, None, "Deprecated: path to the server's private key (tls.key of the config file)"],
     )
 
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse GNU style options, as every kes command has them (cli.md 1.2): no abbreviations, `--dev=false`."""
-        arguments = list(sys.argv[1:] if options is None else options)
-        known = {name.rstrip("=") for name in self.longOpt}
-        plain = []
-        for argument in arguments:
-            name, equals, value = argument.partition("=")
-            if name.startswith("--") and name != "--" and name[2:] not in known:
-                raise usage.UsageError(f"unknown flag: {name}. {_HINT}")
-            if equals and name[2:] in self.longOpt and name.startswith("--"):
-                if value.lower() not in _TRUTH:
-                    raise usage.UsageError(f'invalid argument "{value}" for "{name}" flag: not true or false. {_HINT}')
-                if _TRUTH[value.lower()]:
-                    plain.append(name)
-                continue
-            plain.append(argument)
-        if plain and plain[-1].startswith("--") and f"{plain[-1][2:]}=" in self.longOpt:
-            raise usage.UsageError(f"flag needs an argument: {plain[-1]}. {_HINT}")
-        try:
-            super().parseOptions(plain)  # type: ignore[no-untyped-call]
-        except usage.UsageError as error:
-            raise usage.UsageError(f"{error}. {_HINT}") from None
+    opt_h = usage.Options.opt_help
 
-    def parseArgs(self, *arguments: str) -> None:
-        if arguments:
-            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
+    def getSynopsis(self) -> str:
+        return "Usage: kes server [options]" if self.parent is None else super().getSynopsis()
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse GNU style options, as every kes command has them (cli.md 1.2): no abbreviations, `--dev=false`.
+
+        Raises UsageError; under twistd SystemExit with one line, where Twisted would print its own usage and traceback.
+        """
+        program = "kes server" if self.parent is None else "twistd kes"
+        try:
+            super().parseOptions(self._plain(sys.argv[1:] if options is None else options))  # type: ignore[no-untyped-call]
+        except usage.UsageError as error:
+            message = f"{error}. See '{program} --help'"
+            if self.parent is not None:
+                raise SystemExit(f"Error: {message}") from None
+            raise usage.UsageError(message) from None
+
+    def _plain(self, options: Sequence[str]) -> list[str]:
+        """The same options in a form that getopt cannot take for anything else."""
+        flags: dict[str, bool] = {}
+        parameters = []
+        rest = iter(options)
+        for option in rest:
+            option = "--help" if option == "-h" else option
+            name, equals, value = option.removeprefix("--").partition("=")
+            if option == "--" or not option.startswith("-") or option == "-":
+                unexpected = next(rest, None) if option == "--" else option
+                if unexpected is not None:
+                    raise usage.UsageError(f"unexpected argument {unexpected!r}")
+            elif not option.startswith("--"):
+                raise usage.UsageError(f"unknown shorthand flag: {option[1]!r} in {option}")
+            elif f"{name}=" in self.longOpt:
+                given = value if equals else next(rest, None)
+                if given is None:
+                    raise usage.UsageError(f"flag needs an argument: --{name}")
+                parameters.append(f"--{name}={given}")
+            elif name not in self.longOpt:
+                raise usage.UsageError(f"unknown flag: --{name}")
+            elif equals and value.lower() not in _TRUTH:
+                raise usage.UsageError(f'invalid argument "{value}" for "--{name}" flag: write true or false')
+            else:
+                flags[name] = _TRUTH[value.lower()] if equals else True
+                if name in ("help", "version") and flags[name]:
+                    return [f"--{name}"]
+        return [*(f"--{name}" for name, on in flags.items() if on), *parameters]
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -97,17 +120,17 @@ class Options(usage.Options):
             raise usage.UsageError("no configuration: give a config file with --config, or start with --dev")
         if self["config"] is not None and self["dev"]:
             raise usage.UsageError("--config and --dev exclude each other: development mode has no config file")
-        if self["config"] == "":
-            raise usage.UsageError("--config is empty: give the path of a config file")
+        for name in ("config", "cert", "key"):
+            if self[name] == "":
+                raise usage.UsageError(f"--{name} is empty: give the path of a file")
         if self["auth"] is not None and self["auth"].lower() not in ("on", "off"):
             raise usage.UsageError(f'invalid argument "{self["auth"]}" for "--auth" flag: write on or off')
         return Arguments(
             address=None if self["addr"] is None else _address(self["addr"]),
-            # A daemon changes its working directory before the file is read again.
-            config=None if self["config"] is None else os.path.abspath(self["config"]),  # noqa: PTH100
+            config=_path(self["config"]),
             auth=None if self["auth"] is None else self["auth"].lower() == "on",
-            cert=self["cert"],
-            key=self["key"],
+            cert=_path(self["cert"]),
+            key=_path(self["key"]),
         )
 
     def warnings(self) -> list[str]:
@@ -126,6 +149,11 @@ def _address(text: str) -> Address:
         raise usage.UsageError(f"--addr: {error}") from None
 
 
+def _path(text: str | None) -> str | None:
+    """An absolute path: a daemon changes its working directory before it reads the files again."""
+    return None if text is None else os.path.abspath(text)  # noqa: PTH100 - `Path` keeps `..`
+
+
 def _logs_to_console(twistd: Any) -> bool:
     """Whether the user has asked twistd for no other place for the log than the terminal."""
     return bool(twistd["nodaemon"]) and not (twistd["logfile"] or twistd["syslog"] or twistd["logger"])
@@ -134,41 +162,38 @@ def _logs_to_console(twistd: Any) -> bool:
 def _console(twistd: Any) -> Console:
     """The process's standard streams; under twistd with a log of its own, that log."""
     if twistd is not None and twistd["logger"] != _DISCARD:
-        # twistd's observer writes the error log, and turns what is written to sys.stdout into events.
-        return Console(lambda: sys.stdout, None, lambda line: _ignore(sys.stdout.write(line.decode())), _ignore)
-    errors = LineWriter(to_descriptor(2), lambda _lost, _error: None)
-    audit = LineWriter(to_descriptor(1), _audit_lost)
+        # twistd's observer writes the error log, and turns what is written to sys.stdout into events. It has taken
+        # its place only after this.
+        return Console(lambda text: _ignore(sys.stdout.write(text.decode())), None, _ignore, colour=False)
+    # A stream that was closed at start is None. Its descriptor may be a socket or a key file by now.
+    errors = LineWriter(_nowhere if sys.stderr is None else to_descriptor(2), lambda _lost, _error: None)
+    output = LineWriter(_nowhere if sys.stdout is None else to_descriptor(1), _output_lost)
 
     def flush(timeout: float) -> None:
-        audit.flush(timeout)
+        output.flush(timeout)
         errors.flush(timeout)
 
-    return Console(lambda: sys.stdout, errors.line, audit.line, flush)
+    colour = sys.stdout is not None and banner.wants_colour(sys.stdout, os.environ)
+    return Console(output.line, errors.line, flush, colour)
 
 
 def _ignore(_: object) -> None:
     pass
 
 
-def _audit_lost(lost: int, error: OSError | None) -> None:
+def _nowhere(_: bytes) -> None:
+    """In place of a closed stream."""
+
+
+def _output_lost(lost: int, error: OSError | None) -> None:
     if error is None:
         log.error("{lost} audit events were not written: standard output was not read for too long", lost=lost)
     else:
-        log.error("the audit log is no longer written to standard output: {reason}", reason=error.strerror)
-
-
-class _TerminalService(KESService):
-    """The service where somebody sees standard error: a failed start is one line there, not a traceback."""
-
-    def privilegedStartService(self) -> None:
-        try:
-            super().privilegedStartService()
-        except StartError as error:
-            raise SystemExit(f"Error: {error}") from None
+        log.error("standard output, and so the audit log, is no longer written: {reason}", reason=error.strerror)
 
 
 def makeService(options: Options) -> KESService:
-    """The service for parsed options, with its config read and its key store open.
+    """The service for parsed options, with its config read, its key store open and its port bound.
 
     SystemExit with one line, and so exit status 1, when that fails.
     """
@@ -179,10 +204,17 @@ def makeService(options: Options) -> KESService:
     forbid_core_dumps()
     raise_file_limit()
     environ = dict(os.environ)
+    twistd: Any = options.parent
+    folder = "." if twistd is None else twistd["rundir"]
+    if not Path(folder).is_dir():
+        raise SystemExit(f"Error: --rundir: {folder!r} is no directory")
     try:
-        parts = load(options.arguments, environ)
+        # Relative paths of the config file mean the same now as on a reload, when twistd has changed to its --rundir.
+        with chdir(folder):
+            parts = load(options.arguments, environ)
+        service = KESService(cast(Reactor, reactor), options.arguments, environ, parts, _console(twistd))
+        # Not left to twistd: here a failure is still one line on the terminal, with no pid file and no fork behind us.
+        service.privilegedStartService()
     except StartError as error:
         raise SystemExit(f"Error: {error}") from None
-    twistd: Any = options.parent
-    kind = KESService if twistd is not None and not twistd["nodaemon"] else _TerminalService
-    return kind(cast(Reactor, reactor), options.arguments, environ, parts, _console(twistd))
+    return service

@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     except CommandError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130  # cli.md 1.3; a server that is up takes the signal itself
 
 
 def _dispatch(command: str, rest: list[str]) -> int:

@@ -21,7 +21,6 @@ def run(arguments: list[str]) -> int:
     service = makeService(options)
     # The service adds its own observer: nothing else is to write to the terminal.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
-    service.privilegedStartService()
     service.startService()
     core = IReactorCore(reactor)
     core.addSystemEventTrigger("before", "shutdown", service.stopService)

@@ -107,20 +107,28 @@ def _create(store: KeyStore, name: str, algorithm: Algorithm, created_by: str) -
 
 
 def _development(arguments: Arguments) -> Parts:
-    """No config file, no other setup: keys in memory, a fresh admin and a fresh certificate."""
+    """No config file, no other setup: keys in memory, a fresh admin and, unless one is given, a fresh certificate."""
+    if (arguments.cert is None) != (arguments.key is None):
+        raise StartError("--dev with one of --cert and --key: give both, or neither for a fresh certificate")
     listen_at = arguments.address or DEV_ADDRESS
     api_key = APIKey.generate()
     interface = listen_at.interface or "0.0.0.0"  # noqa: S104 - what the operator asked for
-    hosts = [url.removeprefix("https://").rpartition(":")[0].strip("[]") for url in addresses(interface, 0)]
-    cert, key = make_server_certificate(hosts, datetime.now(UTC))
     config = Config(
         admin=api_key.identity,
-        tls=TLS(key="(made at start)", cert="(made at start)", auth=False),
+        tls=TLS(key=arguments.key or "(made at start)", cert=arguments.cert or "(made at start)", auth=False),
         keystore=MemorySettings(),
         address=listen_at,
         log=Log(audit=level.INFO),
     )
-    context = Context(tls_settings(config, arguments), cert, key)
+    settings = tls_settings(config, arguments)
+    if arguments.cert is None:
+        hosts = [url.removeprefix("https://").rpartition(":")[0].strip("[]") for url in addresses(interface, 0)]
+        context = Context(settings, *make_server_certificate(hosts, datetime.now(UTC)))
+    else:
+        try:
+            context = Context.load(settings)
+        except TLSError as error:
+            raise StartError(str(error)) from None
     return Parts(config, context, (), keystore.connect(config.keystore), Algorithm.preferred(), api_key)
 
 

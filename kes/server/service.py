@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TextIO, cast
+from typing import cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -22,7 +23,6 @@ from twisted.python.failure import Failure
 
 from kes.api.tree import make_tree
 from kes.config import level
-from kes.config.address import Address
 from kes.server import banner
 from kes.server.build import Arguments, Parts, StartError, load, make_state
 from kes.server.http import limits
@@ -40,6 +40,8 @@ REREAD_INTERVAL = 15 * 60.0  # seconds after which they are read again anyway (c
 LISTEN_BACKLOG = 1024
 FLUSH_TIMEOUT = 1.0  # seconds that the console gets for the last log lines
 
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
 log = Logger()
 
 
@@ -49,16 +51,15 @@ class Reactor(IReactorCore, IReactorTCP, IReactorThreads, IReactorTime):
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """Where the start-up output and the logs go.
+    """Where the start-up output and the logs go. No function here blocks, save `flush`, for so many seconds at most.
 
-    `out` is called each time, as twistd replaces the stream. An error log without a function goes to its subscribers
-    only.
+    An error log without a function goes to its subscribers only.
     """
 
-    out: Callable[[], TextIO]
+    output: Callable[[bytes], None]
     errors: Callable[[bytes], None] | None
-    audit: Callable[[bytes], None]
     flush: Callable[[float], None]
+    colour: bool
 
 
 class KESService(Service):
@@ -77,7 +78,7 @@ class KESService(Service):
         self._threads = Threads(reactor)
         errors, audit = Feed(reactor), Feed(reactor)
         self._error_log = ErrorLog(errors, console.errors)
-        self._audit_log = AuditLog(audit, console.audit)
+        self._audit_log = AuditLog(audit, console.output)
         self._metrics = metrics = Metrics(time.monotonic())
         metrics.error_events = lambda: self._error_log.events
         metrics.audit_events = lambda: self._audit_log.events
@@ -116,9 +117,10 @@ class KESService(Service):
             try:
                 self._port = self._reactor.listenTCP(where.port, factory, LISTEN_BACKLOG, host)
             except CannotListenError as error:
-                if host == hosts[-1]:
+                # A port that is taken is no reason to serve half of what was asked for.
+                if host == hosts[-1] or getattr(error.socketError, "errno", None) not in _NO_IPV6:
                     reason = getattr(error.socketError, "strerror", None) or error.socketError
-                    raise StartError(f"cannot listen on {Address(host, where.port)}: {reason}") from None
+                    raise StartError(f"cannot listen on {where}: {reason}") from None
             else:
                 return
 
@@ -170,22 +172,16 @@ class KESService(Service):
                 mlock=self._mlock,
             ),
             last,
-            colour=banner.wants_colour(self._console.out(), self._environ),
+            colour=self._console.colour,
         )
-        self._print(text)
-
-    def _print(self, text: str) -> None:
-        try:
-            out = self._console.out()
-            out.write(text)
-            out.flush()
-        except OSError:
-            log.warn("standard output is closed: the start-up output is lost")
+        self._console.output(text.encode())
 
     # Reload
 
     def reload(self) -> None:
         """Read the whole configuration anew and switch to it; on any error run on as before."""
+        if self._stopping:
+            return
         if self._arguments.dev:
             log.info("received SIGHUP: there is no config file to read again in development mode")
         elif self._reloading:
@@ -199,7 +195,10 @@ class KESService(Service):
 
     def _switch(self, parts: Parts) -> None:
         """One step: new requests get the new state, those under way end on the old one."""
-        old = self._site.state
+        if self._stopping:
+            parts.store.close()
+            return
+        listening, old = self._parts.config.address, self._site.state
         state = self._state(parts)
         state.keys.start()
         state.keys.hits, state.keys.misses = old.keys.hits, old.keys.misses
@@ -210,6 +209,8 @@ class KESService(Service):
         self._set_levels(parts)
         old.keys.close().addErrback(_log_defect)
         self._warn(parts)
+        if parts.config.address != listening:
+            log.warn("the address {new} is used from the next start on", new=parts.config.address)
         self._announce(banner.RELOADED)
 
     def _keep(self, failure: Failure) -> None:
@@ -245,7 +246,7 @@ class KESService(Service):
         if isinstance(context, TLSError):
             # With the new stamp, so that one bad file is one event.
             self._parts = replace(seen, stamp=files)
-            log.error("the changed TLS files cannot be used, the old ones stay: {error}", error=context)
+            log.error("the TLS files cannot be used, those read before stay: {error}", error=context)
             return
         self._parts = replace(seen, stamp=files, context=context)
         self._tls.context = context
@@ -258,7 +259,8 @@ class KESService(Service):
 
     def stopService(self) -> Deferred[None]:
         """Take no more connections, give running requests a moment, then close everything."""
-        self._print(f"\n{banner.GOODBYE}\n")
+        self._stopping = True
+        self._console.output(f"\n{banner.GOODBYE}\n".encode())
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
@@ -285,13 +287,15 @@ class KESService(Service):
 def _reread(parts: Parts, due: bool) -> tuple[Stamp, Context | TLSError | None]:
     """In a thread: the files' stamp, and what is in them if that is new or `due`."""
     settings = parts.context.settings
+    files: Stamp = ()
     try:
         files = stamp(settings)
         if files == parts.stamp and not due:
             return files, None
         return files, Context.load(settings)
     except TLSError as error:
-        return (), error
+        # A stamp fails only where the files of `tls.ca` cannot be listed; that is reported once as well.
+        return files, None if files == parts.stamp and not due else error
 
 
 def _log_defect(failure: Failure) -> None:
