@@ -1,0 +1,33 @@
+# Two commands do everything on a machine with Python 3.11 or newer: `make dev` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: dev test check install clean
+
+# Set up, and run a server to play with until Ctrl-C.
+dev: install
+	exec $(BIN)/kes server --dev
+
+# Everything that CI runs, in the order of how soon it fails.
+test: install check
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+check: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+
+# Editable in the compatible way: the newer one hides the twistd plugin.
+$(VENV)/.installed: pyproject.toml setup.py
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("kes needs Python 3.11 or newer: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
