@@ -7,7 +7,6 @@ import base64
 import binascii
 import hashlib
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hmac import compare_digest
@@ -22,12 +21,6 @@ SEED_SIZE: Final = 32  # bytes of an Ed25519 seed (RFC 8032)
 _PREFIX: Final = "kes:v1:"
 _ED25519: Final = b"\x00"  # the type byte in front of the seed
 _BASIC_CONSTRAINTS: Final = bytes.fromhex("551d13")  # 2.5.29.19
-_identity = re.compile(r"[0-9a-f]{64}").fullmatch
-
-
-def is_identity(text: str) -> bool:
-    """Whether a client's certificate can have the identity `text`."""
-    return _identity(text) is not None
 
 
 def of_public_key(spki: bytes) -> Identity:

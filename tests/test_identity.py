@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kes.identity import APIKey, is_ca, is_identity, of_certificate, of_public_key
+from kes.identity import APIKey, is_ca, of_certificate, of_public_key
+from kes.names import is_identity
 
 ED25519 = Ed25519PrivateKey.from_private_bytes(bytes(32))
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -185,13 +186,6 @@ def test_basic_constraints_twice() -> None:
     der = certificate((BASIC_CONSTRAINTS, value), (other, value))
     with pytest.raises(ValueError, match="not a DER certificate"):
         is_ca(der.replace(bytes.fromhex("0603551d12"), bytes.fromhex("0603551d13")))
-
-
-def test_is_identity() -> None:
-    """An identity is exactly 64 lower-case hex digits."""
-    assert is_identity("0123456789abcdef" * 4)
-    for text in ("", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n", "\u0660" * 64):
-        assert not is_identity(text)
 
 
 # cli.md 4.5; the last pair is the project document's.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kes.names import MAX_NAME, is_valid_name, list_prefix
+from kes.names import MAX_NAME, is_identity, is_valid_name, list_prefix
 
 ALPHABET = set("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-")
 
@@ -83,3 +83,10 @@ def test_every_name_is_a_pattern(text: str) -> None:
     """A name lists itself, with and without `*`."""
     if is_valid_name(text):
         assert list_prefix(text) == list_prefix(text + "*") == text
+
+
+def test_is_identity() -> None:
+    """An identity is exactly 64 lower-case hex digits."""
+    assert is_identity("0123456789abcdef" * 4)
+    for text in ("", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n", "\u0660" * 64):
+        assert not is_identity(text)

@@ -9,8 +9,8 @@ from kes.api.answers import encode
 from kes.api.endpoint import Endpoint
 from kes.api.listing import matched_prefix, page_of
 from kes.api.policies import rules
-from kes.identity import Identity, is_identity
-from kes.names import is_valid_name
+from kes.identity import Identity
+from kes.names import is_identity, is_valid_name
 from kes.server.http.request import Request
 from kes.timestamp import format_rfc3339
 

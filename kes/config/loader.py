@@ -12,9 +12,9 @@ from pathlib import Path
 
 from kes.config import address, duration, keystores, level, tree
 from kes.config.errors import ConfigError, InvalidTextError, quote
-from kes.config.model import API, TLS, Cache, Config, Log, TLSProxy, is_identity
+from kes.config.model import API, TLS, Cache, Config, Log, TLSProxy
 from kes.config.view import Fields, Source, View, nearest
-from kes.names import is_valid_name
+from kes.names import is_identity, is_valid_name
 from kes.policy import Policy
 from kes.routes import ROUTES, Route
 

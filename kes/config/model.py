@@ -6,21 +6,14 @@ every policy and key name is valid. Durations are seconds. Paths stay as written
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kes.config import level
 from kes.config.address import DEFAULT, Address
 from kes.keystore.settings import KeyStoreSettings
+from kes.names import is_identity
 from kes.policy import Policy
-
-_identity = re.compile(r"[0-9a-f]{64}").fullmatch
-
-
-def is_identity(text: str) -> bool:
-    """Whether a client's certificate can have the identity `text`: 64 lower-case hex digits (contract section 2)."""
-    return _identity(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
