@@ -11,9 +11,9 @@ WORKERS ?= 2
 dev: install
 	exec $(BIN)/kes server --dev
 
-# Everything that CI runs, in the order of how soon it fails.
+# Everything that CI runs, in the order of how soon it fails. A file stays with one worker: its server is started once.
 test: install check
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: install
 	$(BIN)/ruff check

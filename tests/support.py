@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -19,12 +21,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from kes.certificate import make_client_certificate, make_server_certificate
 from kes.identity import APIKey
 
 KES = str(Path(sys.executable).with_name("kes"))
+TWISTD = str(Path(sys.executable).with_name("twistd"))
 TIMEOUT = 20  # seconds; far more than anything here takes
 READY = "=> Server is up and running..."
 
@@ -32,6 +36,26 @@ ADMIN = APIKey.parse("kes:v1:AKqwms5wRWf0p94XmeD0FYJkeVnFeA9uW/tyX6nT8HRk")
 APP = APIKey.parse("kes:v1:AOcQ/bjW2J9Y7WPqsTUYv750vaR4kbPMUOFgBzvf14CF")
 OPS = APIKey.parse("kes:v1:AHgcocxVM5MvB3o8i6jk77Yl3zoMvC0CvGryKLdzzHAd")
 STRANGER = APIKey.parse("kes:v1:ANAkvbKPzhICJTEA7DXNB/UAEhDL/veXpsYh2Z3dkfHY")
+
+
+def require_tool(name: str) -> str:
+    """The path of a program that a test needs. Without it the test is skipped; in CI it fails, so that none is missed."""
+    path = shutil.which(name)
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"this needs the program {name!r}")
+    return path
+
+
+def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+def error_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The message of a command that failed as it should: `Error: ` and one line, status 1, nothing on standard output."""
+    assert (result.returncode, result.stdout) == (1, ""), result
+    assert re.fullmatch(r"Error: .+\n", result.stderr), result.stderr
+    return result.stderr.removeprefix("Error: ").rstrip("\n")
 
 
 @dataclass(frozen=True)

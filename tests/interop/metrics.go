@@ -30,6 +30,14 @@ var families = map[string]string{
 	"kes_system_mem_stack_used":   "gauge",
 }
 
+// unsampled are the families that a server leaves out until they have a sample:
+// they have a label, and the SDK fails on a family without samples.
+var unsampled = map[string]bool{
+	"kes_http_request_success": true,
+	"kes_http_request_error":   true,
+	"kes_http_request_failure": true,
+}
+
 // buckets are the upper bounds of kes_http_response_time, in milliseconds.
 var buckets = []int{10, 50, 100, 250, 500, 1000, 1500, 3000, 5000, 10000}
 
@@ -49,6 +57,9 @@ func (w *world) metricChecks() {
 		}
 		var wrong []error
 		for name, want := range families {
+			if _, sent := types[name]; !sent && unsampled[name] {
+				continue
+			}
 			if types[name] != want {
 				wrong = append(wrong, fmt.Errorf("%s has type %q, expected %q", name, types[name], want))
 			}
