@@ -111,9 +111,10 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         self.arguments = self._arguments()
-        parent: Any = self.parent
-        if parent is not None and _logs_to_console(parent):
-            parent["logger"] = _DISCARD
+        twistd: Any = self.parent
+        self.on_terminal = twistd is None or _logs_to_console(twistd)
+        if twistd is not None and self.on_terminal:
+            twistd["logger"] = _DISCARD
 
     def _arguments(self) -> Arguments:
         if self["config"] is None and not self["dev"]:
@@ -159,9 +160,9 @@ def _logs_to_console(twistd: Any) -> bool:
     return bool(twistd["nodaemon"]) and not (twistd["logfile"] or twistd["syslog"] or twistd["logger"])
 
 
-def _console(twistd: Any) -> Console:
+def _console(*, on_terminal: bool) -> Console:
     """The process's standard streams; under twistd with a log of its own, that log."""
-    if twistd is not None and twistd["logger"] != _DISCARD:
+    if not on_terminal:
         # twistd's observer writes the error log, and turns what is written to sys.stdout into events. It has taken
         # its place only after this.
         return Console(lambda text: _ignore(sys.stdout.write(text.decode())), None, _ignore, colour=False)
@@ -212,7 +213,8 @@ def makeService(options: Options) -> KESService:
         # Relative paths of the config file mean the same now as on a reload, when twistd has changed to its --rundir.
         with chdir(folder):
             parts = load(options.arguments, environ)
-        service = KESService(cast(Reactor, reactor), options.arguments, environ, parts, _console(twistd))
+        console = _console(on_terminal=options.on_terminal)
+        service = KESService(cast(Reactor, reactor), options.arguments, environ, parts, console)
         # Not left to twistd: here a failure is still one line on the terminal, with no pid file and no fork behind us.
         service.privilegedStartService()
     except StartError as error:

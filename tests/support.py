@@ -1,6 +1,6 @@
 """What tests share: a real server in a process of its own, and a plain HTTPS client to talk to it.
 
-The server listens on a free port of 127.0.0.1 and says which in its start-up output; nothing here sleeps to wait for it.
+The server listens on a free port of 127.0.0.1 and says which in its start-up output; nothing sleeps to wait for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STRANGER = APIKey.parse("kes:v1:ANAkvbKPzhICJTEA7DXNB/UAEhDL/veXpsYh2Z3dkfHY")
 
 
 def require_tool(name: str) -> str:
-    """The path of a program that a test needs. Without it the test is skipped; in CI it fails, so that none is missed."""
+    """The path of a program that a test needs. Without it the test is skipped; in CI, where none may be, it fails."""
     path = shutil.which(name)
     if path is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"this needs the program {name!r}")
@@ -52,7 +52,7 @@ def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subpr
 
 
 def error_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The message of a command that failed as it should: `Error: ` and one line, status 1, nothing on standard output."""
+    """The message of a command that failed as it should: one line `Error: …`, status 1, nothing on standard output."""
     assert (result.returncode, result.stdout) == (1, ""), result
     assert re.fullmatch(r"Error: .+\n", result.stderr), result.stderr
     return result.stderr.removeprefix("Error: ").rstrip("\n")
@@ -131,7 +131,11 @@ class Server:
         self._open = len(self._readers)
         for reader in self._readers:
             reader.start()
-        self.wait_for(READY)
+        try:
+            self.wait_for(READY)
+        except AssertionError:
+            self.stop(signal.SIGKILL)
+            raise
         self.port = int(re.search(r"https://\S+:(\d+)/", "".join(self.out))[1])
 
     def _read(self, stream: Any, lines: list[str]) -> None:
