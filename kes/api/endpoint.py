@@ -3,6 +3,7 @@ handler's result, synchronous or not, to the answer."""
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
@@ -11,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from kes.errors import APIError, MethodNotAllowed, NotAllowed, NotFound, TimedOut
+from kes.errors import APIError, InvalidProxyRequest, MethodNotAllowed, NotAllowed, NotFound, TimedOut
 from kes.routes import Auth, Route
 from kes.server.http.request import JSON, NOT_DONE_YET, Request
 
@@ -22,22 +23,34 @@ _MISSING_TIMEOUT = 15.0  # seconds, for the body of a request to no route
 log = Logger()
 
 
-def authenticate(request: Request) -> None:
+def authenticate(request: Request) -> APIError | None:
     """Find who sent the request (contract sections 2 and 5). A TLS proxy's requests are its client's.
 
-    Raises CertificateRequired, TooManyCertificates or InvalidProxyRequest.
+    Returns what answers a request that needs an identity, if there is none: CertificateRequired, TooManyCertificates
+    or InvalidProxyRequest. It is not raised, as a connection has one for all its requests, and each raising would add
+    to its traceback.
     """
     peer, state = request.peer, request.state
-    if peer.identity is None:
-        assert peer.refusal is not None
-        raise peer.refusal
-    if peer.identity in state.proxies:
-        request.identity = state.forwarder.client(request.getAllHeaders(state.proxy_header))
-        forwarded = request.getAllHeaders(b"x-forwarded-for")
-        if forwarded:
-            request.address = forwarded[0].partition(b",")[0].strip().decode("ascii", "replace")
-    else:
+    if peer.identity not in state.proxies:
         request.identity = peer.identity
+        return peer.refusal
+    request.address = _forwarded_address(request) or peer.address
+    try:
+        request.identity = state.forwarder.client(request.getAllHeaders(state.proxy_header))
+    except InvalidProxyRequest as error:
+        return error
+    return None
+
+
+def _forwarded_address(request: Request) -> str | None:
+    """The client's IP address as a TLS proxy tells it; None if it tells none, or what is no plain IP address."""
+    values = request.getAllHeaders(b"x-forwarded-for")
+    first = values[0].partition(b",")[0].strip(b" \t").decode("latin-1") if values else ""
+    try:
+        # A scope (RFC 4007) may be any text.
+        return str(ip_address(first)) if "%" not in first else None
+    except ValueError:
+        return None
 
 
 class Endpoint(Resource):
@@ -68,27 +81,23 @@ class Endpoint(Resource):
         route = self.route
         settings = request.state.routes[route.path]
         request.timeout = settings.timeout
-        try:
-            if request.method not in self._methods:
-                raise MethodNotAllowed(request.method, route.method, b", ".join(self._methods))
-            if settings.skip_auth:
-                request.identity = request.peer.identity
-            else:
-                authenticate(request)
-                if route.auth is Auth.POLICY:
-                    assert request.identity is not None
-                    if not request.state.allows(request.identity, request.path):
-                        raise NotAllowed
-        except APIError as error:
-            request.refusal = error
-            return 0
-        return route.max_body
+        refusal = authenticate(request)
+        if request.method not in self._methods:
+            request.refusal = MethodNotAllowed(request.method, route.method, b", ".join(self._methods))
+        elif not settings.skip_auth:
+            if refusal is None and route.auth is Auth.POLICY:
+                assert request.identity is not None
+                if not request.state.allows(request.identity, request.path):
+                    refusal = NotAllowed()
+            request.refusal = refusal
+        return route.max_body if request.refusal is None else 0
 
     def render(self, request: Request) -> int:
         """Answer a complete request: at once when the handler can, else when its Deferred fires or time is up."""
+        if request.refusal is not None:
+            _refuse(request, request.refusal)
+            return NOT_DONE_YET
         try:
-            if request.refusal is not None:
-                raise request.refusal
             result = self.handle(request)
         except APIError as error:
             _refuse(request, error)
@@ -122,8 +131,7 @@ class Missing(Endpoint):
         return None
 
     def begin(self, request: Request) -> int:
-        # Who asked is for the audit log only.
-        request.identity = request.peer.identity
+        authenticate(request)
         request.timeout = _MISSING_TIMEOUT
         request.refusal = NotFound()
         return 0

@@ -2,14 +2,15 @@
 
 A `Context` is made whole from files and never changes; `ServerTLS` holds the one that new connections get, so a changed
 certificate or a reload swaps it without touching connections that stand. Sessions are not resumed: a resumed handshake
-would skip the verification that a reload may have tightened.
+would skip the verification that a reload may have tightened. Whatever else happens, nobody is let in with a certificate
+that has not been looked at: `Admission.granted` begins as no.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL, crypto
 from OpenSSL.SSL import Connection
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocol
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -35,11 +36,16 @@ MAX_FILE: Final = 4 * 1024 * 1024  # bytes of a certificate, key or CA file
 MAX_FORWARDED: Final = 16 * 1024  # characters of a forwarded certificate
 _FORWARDED_REMEMBERED: Final = 1024  # forwarded certificates
 _FORWARDED_TTL: Final = 60.0  # seconds that their verification is remembered
+_MAX_DEPTH: Final = 8  # authorities between a client's certificate and the one trusted
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # TLS 1.2; all of TLS 1.3 are of this kind
 _PROTOCOLS: Final = (b"http/1.1",)
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h that a client's certificate runs into.
+_MALFORMED: Final = 1  # ours where OpenSSL found nothing: X509_V_ERR_UNSPECIFIED
+_UNTRUSTED: Final = frozenset({2, 18, 19, 20, 21, 27})
 _REASONS: Final = {
+    1: "it is malformed",
+    2: "an issuer in its chain is not known",
     7: "its signature is not its issuer's",
     9: "it is not valid yet",
     10: "it has expired",
@@ -50,13 +56,18 @@ _REASONS: Final = {
     22: "its chain is too long",
     24: "an issuer in its chain is no authority",
     26: "it is not for client authentication",
-    28: "it is rejected for client authentication",
+    66: "its key is too weak",
+    79: "an issuer in its chain is no authority",
 }
-_REMEDIES: Final = {
-    True: "add its authority to tls.ca, or set tls.auth to off",
-    None: "assign the identity to a policy (policy.<name>.identities), or add its authority to tls.ca",
-    False: "set tls.auth to off",
-}
+
+# What the cryptography library and pyOpenSSL raise at a certificate; not all of it is a ValueError.
+_BAD_CERTIFICATE: Final = (
+    ValueError,
+    crypto.Error,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 log = Logger()
 
@@ -85,11 +96,27 @@ class Settings:
 
 @dataclass(slots=True, eq=False)
 class Admission:
-    """What the verification of one connection's client certificate has found so far."""
+    """What the verification of one connection's client certificate has found so far, and what that means."""
 
-    accepted: bool = False
+    settings: Settings  # in force when the connection was made
     error: int = 0  # X509_V_ERR_…, the first that came up; 0: none
-    identity: Identity | None = None  # of a certificate with an error
+    identity: Identity | None = None  # None: no leaf was seen, or none that has an identity
+
+    @property
+    def granted(self) -> bool:
+        if self.identity is None:
+            return False
+        settings = self.settings
+        return not self.error or settings.auth is False or (settings.auth is None and self.identity in settings.pinned)
+
+    @property
+    def remedy(self) -> str:
+        """What would let the certificate in, for the operator."""
+        if self.identity is None:
+            return "make the certificate anew"
+        first = "add its authority to tls.ca" if self.error in _UNTRUSTED else "replace the certificate"
+        other = "set tls.auth to off" if self.settings.auth else "assign the identity to a policy"
+        return f"{first}, or {other}"
 
 
 class TLSProtocol(TLSMemoryBIOProtocol):
@@ -98,9 +125,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     It has none of Twisted's buffer for small writes: connections here write once a read themselves.
     """
 
-    def __init__(self, factory: TLSFactory, wrapped: IProtocol, connect: bool = True) -> None:
-        super().__init__(factory, wrapped, connect)  # type: ignore[no-untyped-call]
-        self.admission = Admission()
+    admission: Admission
 
 
 class TLSFactory(TLSMemoryBIOFactory):
@@ -125,7 +150,7 @@ def parse_certificates(pem: bytes, what: str) -> list[x509.Certificate]:
     """The certificates of a PEM text, at least one. TLSError names `what` held none."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except _BAD_CERTIFICATE:
         raise TLSError(f"{what}: holds no valid PEM certificate") from None
 
 
@@ -182,12 +207,16 @@ class Context:
         # With `auth: off` no authority is asked.
         if settings.auth is not False:
             context.set_default_verify_paths()
+            store = self._store()
+            # An authority in tls.ca is trusted as it is, also where it is not the root.
+            store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
             for authority in authorities:
-                self._store().add_cert(crypto.X509.from_cryptography(authority))
+                store.add_cert(crypto.X509.from_cryptography(authority))
         mode = SSL.VERIFY_PEER
         if not settings.optional:
             mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        context.set_verify(mode, self._verify)
+        context.set_verify(mode, _verify)
+        context.set_verify_depth(_MAX_DEPTH)
 
     @classmethod
     def load(cls, settings: Settings) -> Context:
@@ -201,7 +230,7 @@ class Context:
         own, *chain = parse_certificates(cert, f"tls.cert {settings.cert}")
         try:
             names = list(own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-        except (x509.ExtensionNotFound, ValueError):
+        except (x509.ExtensionNotFound, *_BAD_CERTIFICATE):
             names = []
         if not names:
             raise TLSError(
@@ -215,10 +244,10 @@ class Context:
         if own.not_valid_after_utc.timestamp() < time.time():
             self.warnings.append(f"tls.cert {settings.cert}: the certificate expired on {own.not_valid_after_utc}")
         try:
-            self.ssl.use_certificate(crypto.X509.from_cryptography(own))
+            self.ssl.use_certificate(own)
             for certificate in chain:
-                self.ssl.add_extra_chain_cert(crypto.X509.from_cryptography(certificate))
-            self.ssl.use_privatekey(crypto.PKey.from_cryptography_key(private_key))
+                self.ssl.add_extra_chain_cert(certificate)
+            self.ssl.use_privatekey(private_key)
             self.ssl.check_privatekey()
         except (SSL.Error, crypto.Error, TypeError, ValueError):
             raise TLSError(f"tls.key {settings.key}: does not belong to the certificate in {settings.cert}") from None
@@ -228,31 +257,6 @@ class Context:
         assert store is not None
         return store
 
-    def _verify(self, connection: Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
-        """OpenSSL's verification callback: once for each error, then once for each good link, the leaf (depth 0) last.
-
-        Errors above the leaf are noted and let pass, so that the decision falls at the leaf, whose identity is in the
-        log and may be pinned. `Admission.accepted` says yes only from there: `ServerTLS.peer` looks again.
-        """
-        protocol = connection.get_app_data()
-        assert isinstance(protocol, TLSProtocol)
-        admission = protocol.admission
-        settings = self.settings
-        if not ok and not admission.error:
-            admission.error = error
-        admission.accepted = False
-        if depth > 0:
-            return True
-        if admission.error and settings.auth is not False:
-            try:
-                admission.identity = of_certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
-            except ValueError:
-                return False
-            if settings.auth or admission.identity not in settings.pinned:
-                return False
-        admission.accepted = True
-        return True
-
     def verify_forwarded(self, certificate: x509.Certificate, untrusted: list[x509.Certificate]) -> bool:
         """Whether a certificate that did not come by a handshake would be admitted in one."""
         settings = self.settings
@@ -260,21 +264,59 @@ class Context:
             return True
         if settings.auth is None and of_certificate(certificate.public_bytes(Encoding.DER)) in settings.pinned:
             return True
-        try:
-            usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        except x509.ExtensionNotFound:
-            pass
-        else:
-            if not {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usages):
-                return False
         chain = [crypto.X509.from_cryptography(issuer) for issuer in untrusted]
+        leaf = crypto.X509.from_cryptography(certificate)
         try:
-            crypto.X509StoreContext(
-                self._store(), crypto.X509.from_cryptography(certificate), chain
-            ).verify_certificate()
+            verified = crypto.X509StoreContext(self._store(), leaf, chain).get_verified_chain()
         except crypto.X509StoreContextError:
             return False
+        # Beside the authorities in between there are the certificate and the one that is trusted.
+        if len(verified) > _MAX_DEPTH + 2 or not _signs(certificate):
+            return False
+        return all(_is_for_clients(link.to_cryptography()) for link in verified)
+
+
+def _verify(connection: Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+    """OpenSSL's verification callback: once for each error, then once for each good link, the leaf (depth 0) last.
+
+    Errors above the leaf are noted and let pass, so that the decision falls at the leaf, whose identity is in the log
+    and may be pinned; the alert is then `internal_error`, as pyOpenSSL has no way to name another. A few checks come
+    after the leaf's: `ServerTLS.peer` looks again.
+    """
+    admission: Admission = connection.get_app_data().admission
+    if not ok and not admission.error:
+        admission.error = error
+    if depth > 0:
         return True
+    if admission.identity is None:
+        try:
+            admission.identity = of_certificate(_der(certificate))
+        except ValueError:
+            admission.error = _MALFORMED
+    return admission.granted
+
+
+def _der(certificate: crypto.X509) -> bytes:
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+
+# What OpenSSL asks of a client in a handshake (its purpose `sslclient`); pyOpenSSL cannot ask it elsewhere.
+
+
+def _signs(certificate: x509.Certificate) -> bool:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return usage.digital_signature or usage.key_agreement
+
+
+def _is_for_clients(certificate: x509.Certificate) -> bool:
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.CLIENT_AUTH in usages
 
 
 def _select_protocol(_connection: Connection, offered: list[bytes]) -> bytes | SSL._NoOverlappingProtocols:
@@ -286,10 +328,14 @@ def _select_protocol(_connection: Connection, offered: list[bytes]) -> bytes | S
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTLS:
-    """Makes new connections from the current context, and finds out who is at the other end."""
+    """Makes new connections from the current context, and finds out who is at the other end.
 
-    def __init__(self, context: Context) -> None:
+    `now` gives seconds on a clock that only moves forward.
+    """
+
+    def __init__(self, context: Context, now: Callable[[], float] = time.monotonic) -> None:
         self._context = context
+        self._now = now
         self._forwarded: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
 
     @property
@@ -302,6 +348,8 @@ class ServerTLS:
         self._forwarded.clear()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> Connection:
+        assert isinstance(protocol, TLSProtocol)
+        protocol.admission = Admission(self._context.settings)
         connection = Connection(self._context.ssl, None)
         # Twisted sets it too, to the same, for its own callbacks.
         connection.set_app_data(protocol)
@@ -316,40 +364,44 @@ class ServerTLS:
         address = host_of(transport)
         connection = transport.getHandle()
         assert isinstance(transport, TLSProtocol)
-        leaf = connection.get_peer_certificate(as_cryptography=True)
+        leaf = connection.get_peer_certificate()
         if leaf is None:
             return Peer(address, None, CertificateRequired())
-        if not transport.admission.accepted:
+        admission = transport.admission
+        if not admission.granted:
             return None
-        proven = leaf.public_bytes(Encoding.DER)
-        sent = [c.public_bytes(Encoding.DER) for c in connection.get_peer_cert_chain(as_cryptography=True) or ()]
-        others = sent[1:] if sent[:1] == [proven] else sent
+        proven = _der(leaf)
+        # On the server's side OpenSSL leaves the first out of the chain.
+        others = [_der(certificate) for certificate in connection.get_peer_cert_chain() or ()]
         try:
             leaves = [certificate for certificate in (proven, *others) if not is_ca(certificate)]
-            if len(leaves) > 1:
-                return Peer(address, None, TooManyCertificates())
-            if leaves != [proven]:
-                return Peer(address, None, CertificateRequired())
-            return Peer(address, of_certificate(proven))
         except ValueError:
+            admission.identity, admission.error = None, _MALFORMED
             return None
+        if len(leaves) > 1:
+            return Peer(address, None, TooManyCertificates())
+        if leaves != [proven]:
+            return Peer(address, None, CertificateRequired())
+        return Peer(address, admission.identity)
 
     def client(self, values: list[bytes]) -> Identity:
         """The identity of the client that a TLS proxy forwarded: URL-escaped PEM, in exactly one header."""
         if len(values) != 1 or len(values[0]) > MAX_FORWARDED:
             raise InvalidProxyRequest
-        value, now = values[0], time.monotonic()
+        value, now = values[0], self._now()
         known = self._forwarded.get(value)
         if known is not None and now < known[1]:
             return known[0]
         try:
-            certificates = x509.load_pem_x509_certificates(unquote_to_bytes(value))
+            # Where a plus stands for a blank, one of the base64 is escaped.
+            escaped = value.replace(b"+", b" ") if b"BEGIN+CERTIFICATE" in value else value
+            certificates = x509.load_pem_x509_certificates(unquote_to_bytes(escaped))
             authorities = [c for c in certificates if is_ca(c.public_bytes(Encoding.DER))]
             leaves = [c for c in certificates if c not in authorities]
             if len(leaves) != 1 or not self._context.verify_forwarded(leaves[0], authorities):
                 raise InvalidProxyRequest
             identity = of_certificate(leaves[0].public_bytes(Encoding.DER))
-        except ValueError:
+        except _BAD_CERTIFICATE:
             raise InvalidProxyRequest from None
         self._forwarded[value] = identity, now + _FORWARDED_TTL
         if len(self._forwarded) > _FORWARDED_REMEMBERED:
@@ -361,13 +413,13 @@ class ServerTLS:
         address = host_of(transport)
         assert isinstance(transport, TLSProtocol)
         admission = transport.admission
-        if admission.error and not admission.accepted:
+        if admission.error and not admission.granted:
             log.warn(
                 "refused the client certificate of identity {identity} from {address}: {reason}. To admit it, {remedy}",
                 identity=admission.identity or "<unknown>",
                 address=address,
                 reason=_REASONS.get(admission.error, f"verification error {admission.error}"),
-                remedy=_REMEDIES[self._context.settings.auth],
+                remedy=admission.remedy,
             )
         elif reason.check(SSL.Error):
             log.info("TLS handshake with {address} failed: {reason}", address=address, reason=_last_reason(reason))

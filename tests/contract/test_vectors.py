@@ -1,18 +1,21 @@
-"""Every entry of vectors.json, each checked against the reference server, holds for the pure functions."""
+"""Every entry of vectors.json, each checked against the reference server, holds for the pure functions, and for a
+running server on the keys that it stored."""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kes.crypto import Algorithm, DecryptionError, SecretKey
+from kes.crypto import Algorithm, DecryptionError, Key, SecretKey
 from kes.crypto.storedkey import decode, encode
 from kes.identity import APIKey
 from kes.timestamp import format_rfc3339
+from tests.support import Client, start
 
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_bytes())
 SECTIONS = {"decrypt", "refused", "made_by_reference", "stored_keys", "api_keys"}
@@ -92,3 +95,55 @@ def test_api_key(entry: dict[str, str]) -> None:
     assert str(key) == entry["api_key"]
     assert APIKey.parse(entry["api_key"]) == key
     assert key.identity == entry["identity"]
+
+
+# The same through a server
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """The admin's connection to a server whose key store has all the keys of the file."""
+    folder = tmp_path_factory.mktemp("vectors")
+    keys = folder / "keys"
+    keys.mkdir()
+    for name, entry in VECTORS["stored_keys"].items():
+        (keys / name).write_text(entry["stored"])
+    for entry in CIPHERTEXTS:
+        (keys / key_name(entry)).write_bytes(encode(Key(secret_key(entry), None, 0, "")))
+    with start(folder) as server:
+        yield server.client()
+
+
+CIPHERTEXTS = VECTORS["decrypt"] + VECTORS["made_by_reference"] + VECTORS["refused"]
+
+
+def key_name(entry: dict[str, Any]) -> str:
+    return f"{entry['algorithm']}-{unbase64(entry['key']).hex()[:16]}"
+
+
+def test_ciphertexts_by_a_server(client: Client) -> None:
+    """A server decrypts what the reference server decrypted, and refuses what it refused, in the same words."""
+    for entry in CIPHERTEXTS:
+        answer = client.request(
+            "PUT",
+            f"/v1/key/decrypt/{key_name(entry)}",
+            {"ciphertext": entry["ciphertext"], "context": entry["context"]},
+        )
+        if entry in VECTORS["made_by_reference"]:
+            assert (answer.status, answer.json) == (200, {"plaintext": entry["plaintext"]})
+        else:
+            assert (answer.status, answer.json) == (entry["reference_status"], entry["reference_body"])
+
+
+@pytest.mark.parametrize("name", VECTORS["stored_keys"])
+def test_stored_key_by_a_server(client: Client, name: str) -> None:
+    """A server describes a key that the reference server stored as that did, and makes the same HMACs with it."""
+    entry = VECTORS["stored_keys"][name]
+    answer = client.request("GET", f"/v1/key/describe/{name}")
+    assert (answer.status, answer.json) == (200, entry["describe"])
+    for message, expected in (entry["hmac"] or {}).items():
+        answer = client.request("PUT", f"/v1/key/hmac/{name}", {"message": message})
+        assert (answer.status, answer.json) == (200, {"hmac": expected})
+    if entry["hmac"] is None:
+        answer = client.request("PUT", f"/v1/key/hmac/{name}", {"message": ""})
+        assert (answer.status, answer.message) == (409, "key does not support HMAC")
