@@ -4,4 +4,8 @@ from __future__ import annotations
 
 
 class CommandError(Exception):
-    """What a person did or met that ends the command; the text is one line."""
+    """What a person did or met that ends the command; the text is one line. `hints` are lines that say what to do."""
+
+    def __init__(self, message: str, *hints: str) -> None:
+        super().__init__(message)
+        self.hints = hints

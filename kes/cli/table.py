@@ -28,6 +28,14 @@ PASSWORD_FILE = Option(
     variables=("KES_KEY_PASSWORD_FILE", "KES_KEY_PASSWORD"),
 )
 
+
+def _time_limit(text: str) -> float:
+    seconds = duration(text)
+    if seconds <= 0:
+        raise ValueError("it has to be above 0")
+    return seconds
+
+
 # Every command that talks to a server has these, and how to find it and prove who is asking is read from them by
 # kes.client. `status` has `SERVER` without the short form.
 SERVER = Option(
@@ -61,8 +69,48 @@ CREDENTIALS = (
     ),
     PASSWORD_FILE,
     Option("insecure", "Do not verify the server's certificate.", short="k"),
+    Option(
+        "timeout",
+        "How long to wait for the server to connect, and to send anything at all, in each of three attempts. "
+        "Default: 1m.",
+        value="DURATION",
+        parse=_time_limit,
+        default=60.0,
+    ),
 )
 CLIENT = (SERVER, *CREDENTIALS)
+ENCLAVE = Option("enclave", "Accepted for older scripts, and ignored.", short="e", value="NAME")
+
+
+def _ip(text: str) -> str:
+    import ipaddress
+
+    if "%" in text:  # a zone, which has a meaning on one machine only
+        raise ValueError("not an IP address")
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("not an IP address") from None
+
+
+def _host(text: str) -> str:
+    import re
+
+    name = text.encode("idna").decode() if text and not text.isascii() else text
+    if re.fullmatch(r"[0-9.]+|.*:.*", name):
+        raise ValueError("write IP addresses with --ip")
+    label = "[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
+    if len(name) > 253 or not re.fullmatch(rf"(?:\*\.)?{label}(?:\.{label})*", name):
+        raise ValueError("not a host name")
+    return name
+
+
+def _expiry(text: str) -> float:
+    seconds = duration(text)
+    if seconds < 1:
+        raise ValueError("a certificate is valid for at least 1s")
+    return seconds
+
 
 _SERVER = Command(
     "server",
@@ -85,6 +133,211 @@ _SERVER = Command(
     examples=(
         ("Try it out: keys in memory, gone at the end.", "kes server --dev"),
         ("Serve with a config file.", "kes server --config config.yml"),
+    ),
+)
+
+_PREFIX = Argument("PREFIX", "How the names begin. One * at the end means nothing.", optional=True)
+_NAME = Argument("NAME", "The key's name.")
+_CONTEXT = Argument("CONTEXT", "What the ciphertext is bound to, in base64.", optional=True)
+
+
+def _algorithm(text: str) -> str:
+    return {"aes256": "AES256", "chacha20": "ChaCha20"}[one_of("aes256", "chacha20")(text)]
+
+
+_LS = Command(
+    "ls",
+    "List keys, policies or identities.",
+    run="kes.cli.ls:run",
+    options=(
+        Option("identity", "List identities.", short="i"),
+        Option("policy", "List policies.", short="p"),
+        *CLIENT,
+        *OUTPUT,
+    ),
+    arguments=(_PREFIX,),
+    aliases=("list",),
+    examples=(
+        ("List all keys.", "kes ls"),
+        ("List the keys whose names begin with my-.", "kes ls my-"),
+        ("List all identities.", "kes ls --identity"),
+    ),
+)
+
+_KEY = Command(
+    "key",
+    "Manage and use keys.",
+    commands=(
+        Command(
+            "create",
+            "Create keys.",
+            run="kes.cli.key:create",
+            options=(
+                Option("if-not-exists", "Leave a key that exists as it is; that is no error."),
+                ENCLAVE,
+                *CLIENT,
+                *OUTPUT,
+            ),
+            arguments=(Argument("NAME", "The name of a key.", many=True),),
+            description=("Keys are created in order, up to the first that fails.",),
+            examples=(("Create two keys.", "kes key create my-key my-app-key"),),
+        ),
+        Command(
+            "import",
+            "Create a key from given bytes.",
+            run="kes.cli.key:import_",
+            options=(
+                Option(
+                    "algorithm",
+                    "What the key is for: AES256 or ChaCha20.",
+                    value="ALGORITHM",
+                    parse=_algorithm,
+                    choices=("AES256", "ChaCha20"),
+                    default="AES256",
+                ),
+                *CLIENT,
+                *OUTPUT,
+            ),
+            arguments=(
+                _NAME,
+                Argument("KEY", "32 bytes in base64. Missing or -: read from standard input.", optional=True),
+            ),
+            description=(
+                "A key on the command line is seen by every user of the machine, and kept in the shell's history: "
+                "better give it on standard input.",
+            ),
+            examples=(("Import a key from a file.", "kes key import my-old-key < key.b64"),),
+        ),
+        Command(
+            "info",
+            "Print what is known of a key.",
+            run="kes.cli.key:info",
+            options=(ENCLAVE, *CLIENT, *OUTPUT),
+            arguments=(_NAME,),
+            examples=(("Who created a key, and when.", "kes key info my-key"),),
+        ),
+        Command(
+            "ls",
+            "List keys.",
+            run="kes.cli.ls:keys",
+            options=(ENCLAVE, *CLIENT, *OUTPUT),
+            arguments=(_PREFIX,),
+            aliases=("list",),
+            examples=(
+                ("List all keys.", "kes key ls"),
+                ("List some keys, for a program.", "kes key ls --json 'my-app*'"),
+            ),
+        ),
+        Command(
+            "rm",
+            "Delete keys, for good.",
+            run="kes.cli.key:delete",
+            options=(ENCLAVE, *CLIENT, *OUTPUT),
+            arguments=(Argument("NAME", "The name of a key.", many=True),),
+            description=(
+                "What a deleted key has encrypted can never be decrypted again. Keys are deleted in order, up to the "
+                "first that fails; there is no question asked before.",
+            ),
+            examples=(("Delete a key.", "kes key rm my-old-key"),),
+        ),
+        Command(
+            "encrypt",
+            "Encrypt a message with a key.",
+            run="kes.cli.key:encrypt",
+            options=(ENCLAVE, *CLIENT, *OUTPUT),
+            arguments=(_NAME, Argument("MESSAGE", "The plaintext. -: read from standard input."), _CONTEXT),
+            description=("The server takes up to 1 MiB of base64, which is some 700 KiB of plaintext.",),
+            examples=(
+                ("Encrypt a text.", "kes key encrypt my-key 'Hello World'"),
+                ("Encrypt a file.", "kes key encrypt my-key - < message.txt"),
+            ),
+        ),
+        Command(
+            "decrypt",
+            "Decrypt a ciphertext with the key that made it.",
+            run="kes.cli.key:decrypt",
+            options=(
+                Option("raw", "Print the plaintext's bytes as they are, and not in base64."),
+                ENCLAVE,
+                *CLIENT,
+                *OUTPUT,
+            ),
+            arguments=(
+                _NAME,
+                Argument("CIPHERTEXT", "The ciphertext in base64. -: read from standard input."),
+                _CONTEXT,
+            ),
+            examples=(
+                ("Decrypt a ciphertext.", 'kes key decrypt my-key "$CIPHERTEXT"'),
+                ("Decrypt it to the bytes that were encrypted.", 'kes key decrypt --raw my-key "$CIPHERTEXT"'),
+            ),
+        ),
+        Command(
+            "dek",
+            "Make a data key: random bytes, and the same encrypted with a key.",
+            run="kes.cli.key:dek",
+            options=(ENCLAVE, *CLIENT, *OUTPUT),
+            arguments=(_NAME, _CONTEXT),
+            examples=(
+                ("Make a data key.", "kes key dek my-key"),
+                (
+                    "Make one bound to a context, here the base64 of 'bucket/object'.",
+                    "kes key dek my-key YnVja2V0L29iamVjdA==",
+                ),
+            ),
+        ),
+    ),
+)
+
+_POLICY = Command(
+    "policy",
+    "Inspect policies.",
+    commands=(
+        Command(
+            "info",
+            "Print what is known of a policy.",
+            run="kes.cli.policy:info",
+            options=(ENCLAVE, *CLIENT, *OUTPUT),
+            arguments=(Argument("NAME", "The policy's name."),),
+            examples=(("Who created a policy, and when.", "kes policy info my-app"),),
+        ),
+        Command(
+            "ls",
+            "List policies.",
+            run="kes.cli.ls:policies",
+            options=(*CLIENT, *OUTPUT),
+            arguments=(_PREFIX,),
+            aliases=("list",),
+            examples=(("List all policies.", "kes policy ls"),),
+        ),
+        Command(
+            "show",
+            "Print what a policy allows and denies.",
+            run="kes.cli.policy:show",
+            options=(ENCLAVE, *CLIENT, *OUTPUT),
+            arguments=(Argument("NAME", "The policy's name."),),
+            examples=(("Print a policy.", "kes policy show my-app"),),
+        ),
+    ),
+)
+
+_STATUS = Command(
+    "status",
+    "Print how a server is.",
+    run="kes.cli.status:run",
+    options=(
+        Option("short", "Print only which server answered.", short="s"),
+        Option("api", "Print the server's routes, too."),
+        Option("all", "Ask each of several servers, and not only one."),
+        Option("check", "Exit with status 1 if the key store is out of reach."),
+        SERVER_LONG,
+        *CREDENTIALS,
+        *OUTPUT,
+    ),
+    examples=(
+        ("See that a server is well.", "kes status"),
+        ("Let a script see that server and key store are well.", "kes status --short --check"),
+        ("See the routes of a server.", "kes status --short --api"),
     ),
 )
 
@@ -112,13 +365,13 @@ _IDENTITY = Command(
             options=(
                 Option("key", "Write the private key to this file.", value="FILE"),
                 Option("cert", "Write the certificate to this file.", value="FILE"),
-                Option("ip", "An IP address the certificate is valid for.", value="IP", many=True),
-                Option("dns", "A host name the certificate is valid for.", value="NAME", many=True),
+                Option("ip", "An IP address the certificate is valid for.", value="IP", parse=_ip, many=True),
+                Option("dns", "A host name the certificate is valid for.", value="NAME", parse=_host, many=True),
                 Option(
                     "expiry",
                     "How long the certificate is valid. Default: 720h.",
                     value="DURATION",
-                    parse=duration,
+                    parse=_expiry,
                     default=720 * 3600.0,
                 ),
                 Option("encrypt", "Encrypt the private key file with a password (RFC 1423, AES-256-CBC)."),
@@ -129,7 +382,7 @@ _IDENTITY = Command(
             ),
             arguments=(Argument("SUBJECT", "The certificate's common name. Default: the identity.", optional=True),),
             description=(
-                "A server's certificate needs --dns or --ip, as clients do not look at the subject; a client's does not.",
+                "A server's certificate needs --dns or --ip, because nobody looks at the subject; a client's does not.",
             ),
             examples=(
                 ("A private key and certificate for a client.", "kes identity new --key app.key --cert app.crt app"),
@@ -147,13 +400,30 @@ _IDENTITY = Command(
             arguments=(Argument("API-KEY|FILE", "An API key, or a file with a certificate or a private key."),),
             examples=(("Which identity a config file has to name.", "kes identity of client.crt"),),
         ),
+        Command(
+            "info",
+            "Print what a server knows of an identity.",
+            run="kes.cli.identity_info:run",
+            options=(ENCLAVE, *CLIENT, *OUTPUT),
+            arguments=(Argument("IDENTITY", "The identity. Default: the own one, with its policy.", optional=True),),
+            examples=(("Who the server takes me for, and what I may do.", "kes identity info"),),
+        ),
+        Command(
+            "ls",
+            "List identities.",
+            run="kes.cli.ls:identities",
+            options=(*CLIENT, *OUTPUT),
+            arguments=(_PREFIX,),
+            aliases=("list",),
+            examples=(("List all identities.", "kes identity ls"),),
+        ),
     ),
 )
 
 _UPDATE = Command(
     "update",
     "Say how to upgrade kes.",
-    run="kes.cli.offline:update",
+    run="kes.cli.program:update",
     options=(
         Option("downgrade", "Accepted for older scripts.", short="d"),
         Option("output", "Accepted for older scripts.", short="o", value="FILE"),
@@ -186,11 +456,11 @@ _HELP = Command(
 ROOT = Command(
     "kes",
     "A key-encryption server, and its command line.",
-    run="kes.cli.offline:program",
+    run="kes.cli.program:run",
     options=(
         Option("version", "Print version information.", short="v"),
         Option("auto-completion", "Install completion for the shell that SHELL names."),
         *OUTPUT,
     ),
-    commands=(_SERVER, _IDENTITY, _UPDATE, _COMPLETION, _HELP),
+    commands=(_SERVER, _LS, _STATUS, _KEY, _POLICY, _IDENTITY, _UPDATE, _COMPLETION, _HELP),
 )

@@ -59,6 +59,12 @@ class Style:
     def deny(self, text: str) -> str:
         return self._with("38;2;215;0;0", text)
 
+    def bold_allow(self, text: str) -> str:
+        return self._with("1;38;2;0;215;0", text)
+
+    def bold_deny(self, text: str) -> str:
+        return self._with("1;38;2;215;0;0", text)
+
     def alive(self, text: str) -> str:
         """The dot of `status`."""
         return self._with("1;38;2;0;247;0", text)
@@ -127,6 +133,21 @@ class Terminal:
             self._out.write(text)
             if flush:
                 self._out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise CommandError(f"cannot write to standard output: {error.strerror}") from None
+
+    def rows(self, *rows: tuple[str, str]) -> None:
+        """Write labels and, in one column, their values."""
+        self.print(*(f"{self.style.faint(label)}{' ' * (11 - len(label))} {value}".rstrip() for label, value in rows))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write bytes to standard output as they are."""
+        self.write("", flush=True)
+        assert self._out is not None
+        try:
+            self._out.buffer.write(data)
         except BrokenPipeError:
             raise
         except OSError as error:

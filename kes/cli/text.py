@@ -7,15 +7,18 @@ UNKNOWN = "<unknown>"
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
-def timestamp(text: str | None) -> str:
-    """An RFC 3339 time as `YYYY-MM-DD HH:MM:SS` in UTC; UNKNOWN if it is zero, missing or malformed."""
-    from kes.timestamp import ZERO, format_rfc3339, parse_rfc3339
+def timestamp(time: int | None) -> str:
+    """A time in nanoseconds since the epoch as `YYYY-MM-DD HH:MM:SS` in UTC; UNKNOWN for None."""
+    from kes.timestamp import format_rfc3339
 
-    try:
-        moment = parse_rfc3339(text or "")
-        return UNKNOWN if moment == ZERO else format_rfc3339(moment)[:19].replace("T", " ")
-    except (ValueError, OverflowError):
-        return UNKNOWN
+    return UNKNOWN if time is None else format_rfc3339(time)[:19].replace("T", " ")
+
+
+def rfc3339(time: int | None) -> str:
+    """A time in nanoseconds since the epoch as JSON has it; the zero time for None."""
+    from kes.timestamp import ZERO, format_rfc3339
+
+    return format_rfc3339(ZERO if time is None else time)
 
 
 def size(count: float) -> str:
