@@ -6,5 +6,7 @@ from kes.server.banner import program_rows
 
 
 def show() -> None:
-    for label, value, note in program_rows():
-        print(f"{label:<10} {value:<22} {note}".rstrip())
+    rows = list(program_rows())
+    width = max(22, *(len(value) for _, value, note in rows if note))
+    for label, value, note in rows:
+        print(f"{label:<10} {value:<{width}} {note}".rstrip())
