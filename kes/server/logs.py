@@ -8,11 +8,11 @@ every event. Neither ever holds key material: what is logged is named field by f
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import msgspec
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -26,24 +26,37 @@ MAX_MESSAGE = 8 * 1024  # characters of one error event
 NDJSON = b"application/x-ndjson"
 
 _LEVELS = {LogLevel.debug: levels.DEBUG, LogLevel.info: levels.INFO, LogLevel.warn: levels.WARN}
-_FLUSH_AT = 256  # events that wait for the end of a reactor turn at most
+_FLUSH_AT = 64 * 1024  # bytes of events that wait for the end of a reactor turn at most
 _CLOSED = b'{"message":"log stream closed: too many events were not read in time"}\n'
+
+
+class Reactor(Protocol):
+    """What is needed of an IReactorTime and IReactorFromThreads."""
+
+    def callLater(self, delay: float, function: Callable[..., Any], /) -> IDelayedCall: ...
+    def callFromThread(self, function: Callable[..., Any], /, *args: Any) -> None: ...
 
 
 class Feed:
     """The events of one log, for whoever subscribes."""
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
         self.subscribers: set[Subscriber] = set()
 
     def publish(self, line: bytes) -> None:
+        """Give an event to all subscribers; in the reactor's thread."""
         for subscriber in tuple(self.subscribers):
             subscriber.push(line)
 
+    def publish_soon(self, line: bytes) -> None:
+        """The same from any thread."""
+        if self.subscribers:
+            self._reactor.callFromThread(self.publish, line)
+
     def subscribe(self, request: Request) -> None:
         """Stream the events from now on as the answer to `request`, until its client or the server ends it."""
-        subscriber = Subscriber(request, self._clock, self.subscribers.discard)
+        subscriber = Subscriber(request, self._reactor, self.subscribers.discard)
         self.subscribers.add(subscriber)
         request.registerProducer(subscriber)
         # The client's end is the normal end of a stream: either way there is nothing to report.
@@ -55,17 +68,19 @@ class Feed:
 class Subscriber:
     """One subscriber. What it has not read waits here, up to a bound; then its stream ends with a line that says so."""
 
-    def __init__(self, request: Request, clock: IReactorTime, leave: Callable[[Subscriber], None]) -> None:
+    def __init__(self, request: Request, reactor: Reactor, leave: Callable[[Subscriber], None]) -> None:
         self._request = request
-        self._clock = clock
+        self._reactor = reactor
         self._leave = leave
-        self._backlog: deque[bytes] = deque()
+        self._backlog: list[bytes] = []
+        self._size = 0  # bytes of it
         self._paused = False
         self._ended = False
         self._flush_call: IDelayedCall | None = None
 
     def push(self, line: bytes) -> None:
-        if len(self._backlog) >= MAX_LOG_BACKLOG:
+        self._size += len(line)
+        if self._size > MAX_LOG_BACKLOG:
             self._backlog.append(_CLOSED)
             self._leave(self)
             self._ended = True
@@ -73,10 +88,10 @@ class Subscriber:
         self._backlog.append(line)
         if self._paused:
             return
-        if len(self._backlog) >= _FLUSH_AT:
+        if self._size >= _FLUSH_AT:
             self._flush()
         elif self._flush_call is None:
-            self._flush_call = self._clock.callLater(0, self._flush)
+            self._flush_call = self._reactor.callLater(0, self._flush)
 
     def _flush(self) -> None:
         if self._flush_call is not None:
@@ -86,6 +101,7 @@ class Subscriber:
         if self._backlog and not self._paused:
             data = b"".join(self._backlog)
             self._backlog.clear()
+            self._size = 0
             self._request.write(data)
         if self._ended and not self._backlog:
             self._request.finish()
@@ -115,7 +131,10 @@ class Subscriber:
 
 @implementer(ILogObserver)
 class ErrorLog:
-    """The observer that makes events of the program's own modules, and warnings of any, into error log lines."""
+    """The observer that makes events of the program's own modules, and warnings of any, into error log lines.
+
+    It may be called in any thread, as the logging system may.
+    """
 
     def __init__(self, feed: Feed, console: Callable[[bytes], None] | None) -> None:
         self.feed = feed
@@ -131,12 +150,13 @@ class ErrorLog:
         failure = event.get("log_failure")
         if isinstance(failure, Failure):
             message = f"{message}: {failure.getTraceback()}"[:MAX_MESSAGE]
+        # A file name need not be valid text; JSON and the console take nothing else.
+        message = message.encode("utf-8", "backslashreplace").decode()
         self.events += 1
         if self._console is not None and level >= self.level:
             when = format_rfc3339(int(event.get("log_time", time.time()) * 1000) * 1_000_000)
             self._console(f"time={when} level={levels.render(level)} msg={quoted(message)}\n".encode())
-        if self.feed.subscribers:
-            self.feed.publish(msgspec.json.encode({"message": message}) + b"\n")
+        self.feed.publish_soon(msgspec.json.encode({"message": message}) + b"\n")
 
 
 def quoted(text: str) -> str:

@@ -12,17 +12,18 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 HEAD_TIMEOUT: Final = 5.0  # from the first byte of a request to the last of its header
 IDLE_TIMEOUT: Final = 90.0  # between requests, and for a peer that does not read what it asked for
 LINGER_TIMEOUT: Final = 2.0  # for a peer that still sends after its last answer
-CLOSE_TIMEOUT: Final = 5.0  # for a peer's part in closing the connection
+CLOSE_TIMEOUT: Final = 30.0  # for the last answer to arrive, and for the peer's part in closing the connection
 STOP_TIMEOUT: Final = 1.0  # for running requests when the server stops (cli.md 5.2)
 
-MAX_HEAD: Final = 32 * 1024  # request line and headers
+MAX_HEAD: Final = 32 * 1024  # request line and headers with the empty line at their end
 MAX_TARGET: Final = 8 * 1024  # the request line's target
 MAX_HEADERS: Final = 100
 MAX_BODY: Final = 1024 * 1024
 MAX_CHUNK_LINE: Final = 256  # a chunk's size line with its extensions
 MAX_TRAILERS: Final = 4 * 1024
 MAX_PIPELINED: Final = 64 * 1024  # bytes read ahead of an unanswered request; then reading pauses
+MAX_UNWRITTEN: Final = 64 * 1024  # bytes of answers gathered for one write
 MAX_CONNECTIONS: Final = 16_384
 
-# A subscriber of a log stream that does not keep up is dropped after this many events that it has not taken.
-MAX_LOG_BACKLOG: Final = 4_096
+# A subscriber of a log stream that does not keep up is dropped at this many bytes of events that it has not taken.
+MAX_LOG_BACKLOG: Final = 2 * 1024 * 1024
