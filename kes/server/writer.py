@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Callable
 
@@ -15,14 +16,19 @@ def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
     def write(data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[os.write(descriptor, view) :]
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BlockingIOError:
+                # Another process that has the same pipe or terminal open may have made it so for all.
+                select.select((), (descriptor,), ())
 
     return write
 
 
 class LineWriter:
     """Writes whole lines, in order. When the reader stalls and `MAX_BACKLOG` bytes wait, further lines are dropped and
-    counted: a log that nobody reads must not stop the server.
+    counted: a log that nobody reads must not stop the server. In memory are at most twice as many, those that are being
+    written among them.
 
     `write` may block and is called in the thread; `dropped` is called there too, with the number of lines lost, once
     lines pass again, or with the error that ended all output.
@@ -77,6 +83,8 @@ class LineWriter:
             except OSError as error:
                 with self._condition:
                     self._broken = True
+                    lost += len(self._lines) + self._lost
+                    self._lines.clear()
                     self._condition.notify_all()
                 self._dropped(data.count(b"\n") + lost, error)
                 return
