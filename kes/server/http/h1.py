@@ -26,7 +26,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kes.errors import BadRequest
+from kes.errors import BadRequest, TimedOut
 from kes.server.http import limits
 from kes.server.http.request import JSON, NO_HEADERS, Peer, Request
 
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x22\x24-\x7e]+")  # visible ASCII less the fragment's '#'
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_SHORTEST_TIMEOUT = 0.001  # seconds; 0 would be none at all
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _REASONS = {
@@ -75,10 +77,22 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
         raise ProtocolError(400, "malformed request line")
     method, target, version = parts
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
-        raise ProtocolError(505 if version.startswith(b"HTTP/") else 400, "expected HTTP/1.1")
+        raise ProtocolError(505 if _VERSION.fullmatch(version) else 400, "expected HTTP/1.1")
     if len(target) > limits.MAX_TARGET:
         raise ProtocolError(414, "request target is too long")
     return method, target, version
+
+
+def _parse_field(line: bytes) -> tuple[bytes, bytes]:
+    """Name, in lower case, and value of one field line."""
+    name, colon, value = line.partition(b":")
+    # A folded line begins with white space, and a space before the colon is no token either.
+    if not colon or not _TOKEN.fullmatch(name):
+        raise ProtocolError(400, "malformed header field")
+    value = value.strip(b" \t")
+    if _CONTROL.search(value):
+        raise ProtocolError(400, "malformed header field")
+    return name.lower(), value
 
 
 def parse_fields(block: bytes) -> Fields:
@@ -93,15 +107,8 @@ def parse_fields(block: bytes) -> Fields:
     if len(lines) > limits.MAX_HEADERS:
         raise ProtocolError(431, "too many header fields")
     for line in lines:
-        name, colon, value = line.partition(b":")
-        # A folded line begins with white space, and a space before the colon is no token either.
-        if not colon or not _TOKEN.fullmatch(name):
-            raise ProtocolError(400, "malformed header field")
-        value = value.strip(b" \t")
-        if _CONTROL.search(value):
-            raise ProtocolError(400, "malformed header field")
-        name = name.lower()
-        headers.append((name, value))
+        name, value = field = _parse_field(line)
+        headers.append(field)
         if name == b"content-length":
             lengths.append(value)
         elif name == b"transfer-encoding":
@@ -133,25 +140,47 @@ _MEMO_BLOCK = 1024
 _parse_fields_memo = lru_cache(maxsize=512)(parse_fields)
 
 
-class _Chunks:
-    """The state of a chunked body (RFC 9112, section 7.1). `keep` is how many bytes of it are wanted."""
+class _Sized:
+    """A body of known length on its way. Its `content` stays empty if it is not wanted."""
 
-    __slots__ = ("_left", "_trailers", "body", "size")
+    __slots__ = ("_left", "_wanted", "content", "size")
 
-    def __init__(self) -> None:
-        self.body = bytearray()
+    def __init__(self, size: int, wanted: bool) -> None:
+        self.content = bytearray()
+        self.size = size
+        self._left = size
+        self._wanted = wanted
+
+    def feed(self, data: bytes) -> tuple[bool, int]:
+        """Take what can be taken of `data`: whether the body has ended, and how many bytes are used up."""
+        part = data[: self._left]
+        self._left -= len(part)
+        if self._wanted:
+            self.content += part
+        return not self._left, len(part)
+
+
+class _Chunked:
+    """A chunked body (RFC 9112, section 7.1) on its way. Past the size `limit` it takes no more."""
+
+    __slots__ = ("_left", "_limit", "_trailers", "_wanted", "content", "size")
+
+    def __init__(self, limit: int, wanted: bool) -> None:
+        self.content = bytearray()
         self.size = 0
+        self._limit = limit
+        self._wanted = wanted
         self._left = -1  # bytes to come of this chunk, its CR LF among them; -1: a size line is next
         self._trailers = -1  # bytes of trailers seen; -1: not there yet
 
-    def feed(self, data: bytes, keep: bool) -> tuple[bool, int]:
+    def feed(self, data: bytes) -> tuple[bool, int]:
         """Take what can be taken of `data`: whether the body has ended, and how many bytes are used up."""
         at = 0
         while True:
             if self._left > 2:
                 part = data[at : at + self._left - 2]
-                if keep:
-                    self.body += part
+                if self._wanted:
+                    self.content += part
                 at += len(part)
                 self._left -= len(part)
                 if self._left > 2:
@@ -163,29 +192,29 @@ class _Chunks:
                     raise ProtocolError(400, "malformed chunk")
                 at += 2
                 self._left = -1
-            end = data.find(b"\r\n", at, at + limits.MAX_CHUNK_LINE + 2)
+            longest = at + limits.MAX_CHUNK_LINE + 2
+            end = data.find(b"\r\n", at, longest)
+            if b"\n" in data[at : longest if end < 0 else end] or (end < 0 and len(data) >= longest):
+                raise ProtocolError(400, "malformed chunk")
             if end < 0:
-                if len(data) - at > limits.MAX_CHUNK_LINE or b"\n" in data[at:]:
-                    raise ProtocolError(400, "malformed chunk")
                 return False, at
             line = data[at:end]
             at = end + 2
             if self._trailers >= 0:
-                self._trailers += len(line) + 2
-                if self._trailers > limits.MAX_TRAILERS:
-                    raise ProtocolError(431, "trailers are too long")
                 if not line:
                     return True, at
-                if b"\n" in line or b"\r" in line:
-                    raise ProtocolError(400, "malformed trailer")
+                self._trailers += len(line) + 2
+                if self._trailers > limits.MAX_TRAILERS:
+                    raise ProtocolError(400, "trailers are too long")
+                _parse_field(line)
                 continue
             match = _CHUNK_SIZE.fullmatch(line)
             if match is None:
-                raise ProtocolError(400, "malformed chunk size")
+                raise ProtocolError(400, "malformed chunk")
             size = int(match[1], 16)
             self.size += size
-            if self.size > limits.MAX_BODY:
-                return False, at  # the connection looks at `size`
+            if self.size > self._limit:
+                return False, at
             if size == 0:
                 self._trailers = 0
             else:
@@ -205,21 +234,20 @@ class HTTP1Connection(Protocol):
         self._peer: Peer | None = None
         self._buffer = b""
         self._request: Request | None = None  # whose body is awaited, or whose answer is under way
-        self._wanted = 0  # bytes of the body still to come
-        self._chunks: _Chunks | None = None
-        self._body: list[bytes] | None = None  # None: no body is awaited
-        self._keep = 0  # bytes of the body that the resource wants; 0: it is read and dropped
+        self._body: _Sized | _Chunked | None = None  # that is awaited
+        self._limit = 0  # bytes of the body
         self._close_after = False  # the running answer is the last
         self._head_only = False  # the running answer is to a HEAD
         self._http10 = False
         self._stopping = False
         self._unread = False  # the peer may still be sending what is not going to be read
-        self._lingering = False
+        self._lingering = False  # the last answer is out; what the peer still sends is dropped
         self._closed = False
         self._paused = False  # the peer does not read what was written
         self._reading_paused = False
         self._in_head = False  # a request's header has begun, and not ended
         self._out: list[bytes] = []
+        self._out_size = 0  # bytes
         self._corked = False
         self._deadline = inf
         self._timer: IDelayedCall | None = None
@@ -227,10 +255,12 @@ class HTTP1Connection(Protocol):
     # The connection's life
 
     def connectionMade(self) -> None:
-        self._site.connections.add(self)
+        if not self._site.admit(self):
+            self.abort()
+            return
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
-        self._expect(limits.HANDSHAKE_TIMEOUT)
+        self._expect()
 
     def handshakeCompleted(self) -> None:
         self._peer = self._peer_of(self.transport)
@@ -238,14 +268,12 @@ class HTTP1Connection(Protocol):
             self.abort()
             return
         self.transport.registerProducer(self, True)
-        self._expect(limits.IDLE_TIMEOUT)
+        self._expect()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._site.connections.discard(self)
         self._closed = True
-        self._paused = False
         self._buffer = b""
-        self._body = self._chunks = None
         self._out.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -253,7 +281,11 @@ class HTTP1Connection(Protocol):
         if self._peer is None:
             self._site.handshake_failed(self.transport, reason)
         request, self._request = self._request, None
+        body, self._body = self._body, None
         if request is not None:
+            if body is not None:
+                # Nobody is there to read the answer, but the audit log has every request.
+                self._site.refuse(request, BadRequest("request body broke off"))
             request.finished(reason)
 
     def stop(self) -> None:
@@ -264,38 +296,52 @@ class HTTP1Connection(Protocol):
         elif self._request.producer is not None:
             self._request.producer.stopProducing()
 
-    @property
-    def idle(self) -> bool:
-        return self._request is None
-
     def abort(self) -> None:
         self.transport.abortConnection()
 
     # Time limits: one timer a connection, moved only when it would ring too late
 
-    def _expect(self, seconds: float) -> None:
-        self._deadline = self._clock.seconds() + seconds
+    def _time_limit(self) -> float:
+        """How many seconds the connection may stay in the state that it is in."""
+        if self._peer is None:
+            return limits.HANDSHAKE_TIMEOUT
+        if self._paused:
+            return limits.IDLE_TIMEOUT
+        if self._closed:
+            return limits.CLOSE_TIMEOUT
+        if self._lingering:
+            return limits.LINGER_TIMEOUT
+        if self._request is not None:
+            # Once a request is complete, its resource keeps the time.
+            return inf if self._body is None else self._request.timeout or limits.IDLE_TIMEOUT
+        return limits.HEAD_TIMEOUT if self._in_head else limits.IDLE_TIMEOUT
+
+    def _expect(self) -> None:
+        """Start the time limit of a state that was just entered."""
+        limit = self._time_limit()
+        self._deadline = self._clock.seconds() + limit
+        if limit == inf:
+            return
         if self._timer is None:
-            self._timer = self._clock.callLater(seconds, self._ring)
+            self._timer = self._clock.callLater(limit, self._ring)
         elif self._timer.getTime() > self._deadline:
-            self._timer.reset(seconds)
+            self._timer.reset(limit)
 
     def _ring(self) -> None:
         self._timer = None
         left = self._deadline - self._clock.seconds()
         if left > 0:
-            # With no deadline of its own a running request still needs no timer: its resource keeps the time.
-            if self._deadline != inf:
+            if left != inf:
                 self._timer = self._clock.callLater(left, self._ring)
         elif self._peer is None or self._closed or self._paused:
             self.abort()
         elif self._lingering:
             self._close()
-        elif self._body is not None or self._chunks is not None:
+        elif self._body is not None:
             assert self._request is not None
-            self._body = self._chunks = None
+            self._body = None
             self._close_after = self._unread = True
-            self._site.timed_out(self._request)
+            self._site.refuse(self._request, TimedOut())
         elif self._in_head:
             self._refuse(ProtocolError(408, "request header timed out"))
         else:
@@ -306,21 +352,19 @@ class HTTP1Connection(Protocol):
     def pauseProducing(self) -> None:
         """The peer reads slower than we write: take no more requests, and give it so long to catch up."""
         self._paused = True
-        self._expect(limits.IDLE_TIMEOUT)
+        self._expect()
         if self._request is not None and self._request.producer is not None:
             self._request.producer.pauseProducing()
 
     def resumeProducing(self) -> None:
         self._paused = False
         if self._closed:
+            self._say_goodbye()
             return
-        if self._request is not None:
-            self._deadline = inf
-            if self._request.producer is not None:
-                self._request.producer.resumeProducing()
-        else:
-            self._expect(limits.IDLE_TIMEOUT)
-            self._advance()
+        self._expect()
+        if self._request is not None and self._request.producer is not None:
+            self._request.producer.resumeProducing()
+        self._advance()
 
     def stopProducing(self) -> None:
         """The transport is gone; connectionLost says so too."""
@@ -340,7 +384,7 @@ class HTTP1Connection(Protocol):
         self._corked = True
         try:
             while not (self._lingering or self._closed or self._paused):
-                if self._body is not None or self._chunks is not None:
+                if self._body is not None:
                     if not self._read_body():
                         break
                 elif self._request is not None or not self._buffer or not self._read_head():
@@ -350,11 +394,10 @@ class HTTP1Connection(Protocol):
         finally:
             self._corked = False
             self._flush()
-        behind = (self._request is not None and self._body is None and self._chunks is None) or self._paused
-        self._pause_reading(behind and len(self._buffer) > limits.MAX_PIPELINED)
+        self._pause_reading(len(self._buffer) > limits.MAX_PIPELINED)
 
     def _pause_reading(self, pause: bool) -> None:
-        if pause != self._reading_paused and not self._closed:
+        if pause != self._reading_paused:
             self._reading_paused = pause
             if pause:
                 self.transport.pauseProducing()
@@ -365,51 +408,49 @@ class HTTP1Connection(Protocol):
         """Take one request's head off the buffer. False: it is not all there yet."""
         assert self._peer is not None
         buffer = self._buffer
-        while buffer[:2] == b"\r\n":  # RFC 9112, section 2.2: some clients send one too many
-            buffer = buffer[2:]
-        end = buffer.find(b"\r\n\r\n")
-        if end < 0 or end > limits.MAX_HEAD:
-            if len(buffer) > limits.MAX_HEAD:
+        # RFC 9112, section 2.2: some clients send an empty line too many.
+        start = 2 if buffer.startswith(b"\r\n") else 0
+        end = buffer.find(b"\r\n\r\n", start, limits.MAX_HEAD)
+        if buffer.find(b"\n\n", 0, limits.MAX_HEAD if end < 0 else end) >= 0:
+            # Said before the head is complete: it never will be when all its lines end so.
+            raise ProtocolError(400, "lines must end in CR LF")
+        if end < 0:
+            if len(buffer) >= limits.MAX_HEAD:
                 raise ProtocolError(431, "request header is too long")
-            if buffer.count(b"\n") != buffer.count(b"\r\n"):
-                raise ProtocolError(400, "malformed request")
-            if buffer and not self._in_head:
+            if not self._in_head and buffer not in (b"\r", b"\r\n"):
                 self._in_head = True
-                self._expect(limits.HEAD_TIMEOUT)
-            self._buffer = buffer
+                self._expect()
             return False
         self._in_head = False
-        line_end = buffer.find(b"\r\n")
-        method, target, version = parse_request_line(buffer[:line_end])
+        line_end = buffer.find(b"\r\n", start)
+        method, target, version = parse_request_line(buffer[start:line_end])
         block = buffer[line_end + 2 : end]
         fields = _parse_fields_memo(block) if len(block) <= _MEMO_BLOCK else parse_fields(block)
         self._http10 = version == b"HTTP/1.0"
-        if self._http10:
-            if fields.length < 0:
-                raise ProtocolError(400, "chunked body in HTTP/1.0")
-            self._close_after = b"keep-alive" not in fields.connection
-        else:
-            if fields.hosts != 1:
-                raise ProtocolError(400, "expected one Host header")
-            self._close_after = b"close" in fields.connection
+        if fields.hosts > 1 or not (fields.hosts or self._http10):
+            raise ProtocolError(400, "expected one Host header")
+        if self._http10 and fields.length < 0:
+            raise ProtocolError(400, "chunked body in HTTP/1.0")
+        self._close_after = b"close" in fields.connection or (self._http10 and b"keep-alive" not in fields.connection)
         self._buffer = buffer = buffer[end + 4 :]
         self._head_only = method == b"HEAD"
         self._request = request = Request(self, self._peer, method, target, fields.headers)
-        self._keep = self._site.begin(request)
+        wanted = self._site.begin(request)
         self._deadline = inf
         length = fields.length
         if length == 0:
             self._site.render(request)
-        elif 0 < length <= len(buffer) and length <= self._keep:
+        elif 0 < length <= len(buffer) and length <= wanted:
             self._buffer = buffer[length:]
             request.body = buffer[:length]
             self._site.render(request)
         else:
-            self._await_body(request, length, fields.expects_continue and not self._http10)
+            self._await_body(request, length, wanted, fields.expects_continue and not self._http10)
         return True
 
-    def _await_body(self, request: Request, length: int, expects_continue: bool) -> None:
-        if length > (self._keep or limits.MAX_BODY):
+    def _await_body(self, request: Request, length: int, wanted: int, expects_continue: bool) -> None:
+        self._limit = wanted or limits.MAX_BODY
+        if length > self._limit:
             self._too_large(request)
             return
         if expects_continue and not self._buffer:
@@ -419,40 +460,27 @@ class HTTP1Connection(Protocol):
                 self._site.render(request)
                 return
             self._write(_CONTINUE)
-            self._flush()
-        if length < 0:
-            self._chunks = _Chunks()
-        else:
-            self._body = []
-            self._wanted = length
-        self._expect(request.timeout or limits.IDLE_TIMEOUT)
+        self._body = _Chunked(self._limit, bool(wanted)) if length < 0 else _Sized(length, bool(wanted))
+        self._expect()
 
     def _read_body(self) -> bool:
         """Take what there is of the running request's body. False: it is not all there yet."""
-        request = self._request
+        request, body = self._request, self._body
         assert request is not None
-        if self._chunks is not None:
-            ended, used = self._chunks.feed(self._buffer, bool(self._keep))
-            self._buffer = self._buffer[used:]
-            if self._chunks.size > (self._keep or limits.MAX_BODY):
-                self._chunks = None
-                self._too_large(request)
-                return True
-            if not ended:
-                return False
-            request.body = bytes(self._chunks.body)
-            self._chunks = None
-        else:
-            assert self._body is not None
-            part = self._buffer[: self._wanted]
-            self._buffer = self._buffer[len(part) :]
-            self._wanted -= len(part)
-            if self._keep:
-                self._body.append(part)
-            if self._wanted:
-                return False
-            request.body = b"".join(self._body)
+        assert body is not None
+        ended, used = body.feed(self._buffer)
+        self._buffer = self._buffer[used:]
+        if body.size > self._limit:
             self._body = None
+            self._too_large(request)
+            return True
+        if not ended:
+            return False
+        self._body = None
+        request.body = bytes(body.content)
+        if request.timeout:
+            # The route's limit is for all of it: the resource gets what the body has left over.
+            request.timeout = max(self._deadline - self._clock.seconds(), _SHORTEST_TIMEOUT)
         self._deadline = inf
         self._site.render(request)
         return True
@@ -465,11 +493,10 @@ class HTTP1Connection(Protocol):
         """Answer what cannot be framed as a request, and close."""
         self._close_after = self._unread = True
         self._in_head = False
-        self._body = self._chunks = None
         if self._request is not None:
             # Its body broke off in the middle: it is answered, and recorded, as a request.
-            self._request.refusal = self._request.refusal or BadRequest(error.message)
-            self._site.render(self._request)
+            self._body = None
+            self._site.refuse(self._request, BadRequest(error.message))
             return
         body = msgspec.json.encode({"message": error.message}) + b"\n"
         self._write(self._head(error.status, NO_HEADERS, JSON, b"Content-Length: %d\r\n" % len(body)) + body)
@@ -531,21 +558,41 @@ class HTTP1Connection(Protocol):
     def _ended(self) -> None:
         """An answer is complete: on to the next request, or to the connection's end."""
         if not (self._close_after or self._stopping):
-            self._deadline = self._clock.seconds() + limits.IDLE_TIMEOUT
-            if self._timer is None:
-                self._expect(limits.IDLE_TIMEOUT)
+            self._expect()
             self._advance()
-            self._flush()
         elif self._unread or self._buffer:
             # To close now would reset the connection under bytes that are still on their way, and the answer with it.
             self._lingering = True
-            self._flush_now()
-            self._expect(limits.LINGER_TIMEOUT)
+            self._leave_unread()
+            self._expect()
         else:
             self._close()
 
+    def _close(self) -> None:
+        """Close once all that was written is on its way."""
+        if not self._closed:
+            self._closed = True
+            self._leave_unread()
+            if not self._paused:
+                self._say_goodbye()
+
+    def _leave_unread(self) -> None:
+        """Send what there is; from now on nothing that comes is looked at."""
+        self._flush_now()
+        self._buffer = b""
+        self._pause_reading(False)
+
+    def _say_goodbye(self) -> None:
+        """Tell the peer that this is the end; one that does not answer is cut off."""
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._expect()
+
     def _write(self, data: bytes) -> None:
         self._out.append(data)
+        self._out_size += len(data)
+        if self._out_size > limits.MAX_UNWRITTEN:
+            self._flush_now()
 
     def _flush(self) -> None:
         if not self._corked:
@@ -555,15 +602,5 @@ class HTTP1Connection(Protocol):
         if self._out:
             data = b"".join(self._out)
             self._out.clear()
-            if not self._closed:
-                self.transport.write(data)
-
-    def _close(self) -> None:
-        """Say goodbye; a peer that does not answer is cut off."""
-        if self._closed:
-            return
-        self._flush_now()
-        self._closed = True
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        self._expect(limits.CLOSE_TIMEOUT)
+            self._out_size = 0
+            self.transport.write(data)

@@ -13,12 +13,13 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource, getChildForRequest
 
 from kes.api.endpoint import Endpoint, Missing
-from kes.errors import BodyTooLarge, MethodNotAllowed, NotFound, TimedOut
+from kes.errors import APIError, BodyTooLarge, MethodNotAllowed, NotFound
 from kes.server.http import limits
 from kes.server.http.h1 import HTTP1Connection
 from kes.server.http.request import Peer, Request
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from kes.server.state import State
 
 _TARGETS = 4096  # targets whose resource is remembered
+_MEMO_TARGET = 256  # bytes of the longest of them
+_WARN_INTERVAL = 60.0  # seconds
+
+log = Logger()
 
 
 def decode_path(target: bytes) -> str | None:
@@ -39,9 +44,10 @@ def decode_path(target: bytes) -> str | None:
     if not path.startswith(b"/"):
         # RFC 9112, section 3.2.2: a server takes the absolute form too.
         scheme, separator, rest = path.partition(b"://")
-        if not separator or scheme.lower() not in (b"https", b"http"):
+        host, _, path = rest.partition(b"/")
+        if not separator or not host or scheme.lower() not in (b"https", b"http"):
             return None
-        path = b"/" + rest.partition(b"/")[2]
+        path = b"/" + path
     decoded = unquote_to_bytes(path).decode("utf-8", "replace")
     segments = decoded.split("/")[1:]
     if "" in segments[:-1] or "." in segments or ".." in segments:
@@ -81,17 +87,30 @@ class Site(Factory):
         self._clock = clock
         self._peer_of = peer_of
         self._date = (0, b"")
+        self._missing = Missing()
+        self._warn_at = 0.0
         # The same few targets come again and again; the tree behind them never changes.
-        self._locate = lru_cache(maxsize=_TARGETS)(self._find)
+        self._find_memo = lru_cache(maxsize=_TARGETS)(self._find)
 
-    def buildProtocol(self, address: IAddress | None) -> HTTP1Connection | None:
-        """A connection's protocol; None, which closes it at once, when there are too many."""
-        if len(self.connections) >= limits.MAX_CONNECTIONS:
-            return None
+    def buildProtocol(self, address: IAddress | None) -> HTTP1Connection:
         return HTTP1Connection(self, self._clock, self._peer_of)
 
-    def _find(self, target: bytes) -> tuple[Endpoint, str, str]:
+    def admit(self, connection: HTTP1Connection) -> bool:
+        """Take note of a new connection; False, and it must go, if there are too many."""
+        if len(self.connections) < limits.MAX_CONNECTIONS:
+            self.connections.add(connection)
+            return True
+        now = self._clock.seconds()
+        if now >= self._warn_at:
+            self._warn_at = now + _WARN_INTERVAL
+            log.warn("new connections are refused: {count} are open", count=len(self.connections))
+        return False
+
+    def locate(self, target: bytes) -> tuple[Endpoint, str, str]:
         """The resource for a target, the path as policies match it, and the argument behind the route's path."""
+        return self._find_memo(target) if len(target) <= _MEMO_TARGET else self._find(target)
+
+    def _find(self, target: bytes) -> tuple[Endpoint, str, str]:
         path = decode_path(target)
         if path is not None:
             walk = _Walk(path)
@@ -103,7 +122,7 @@ class Site(Factory):
                     return resource, located, argument
         else:
             path = target.decode("ascii", "replace")
-        return Missing(), path, ""
+        return self._missing, path, ""
 
     def begin(self, request: Request) -> int:
         """Find the request's resource and check all that can be before its body is there.
@@ -112,7 +131,7 @@ class Site(Factory):
         """
         request.started = perf_counter()
         request.state = self.state
-        request.resource, request.path, request.argument = self._locate(request.uri)
+        request.resource, request.path, request.argument = self.locate(request.uri)
         return request.resource.begin(request)
 
     def render(self, request: Request) -> None:
@@ -126,9 +145,9 @@ class Site(Factory):
             request.refusal = BodyTooLarge()
         self.render(request)
 
-    def timed_out(self, request: Request) -> None:
-        """Answer a request whose body did not come within its route's time limit."""
-        request.refusal = TimedOut()
+    def refuse(self, request: Request, error: APIError) -> None:
+        """Answer a request whose body went wrong; what `begin` has refused it for is said first."""
+        request.refusal = request.refusal or error
         self.render(request)
 
     def finished(self, request: Request, code: int) -> None:
