@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -102,11 +103,7 @@ def _decrypt(body: bytes, info: re.Match[bytes], password: bytes) -> bytes:
         raise ValueError("unknown cipher")
     size, block = _CIPHERS[info[1]]
     iv = bytes.fromhex(info[2].decode())
-    key = digest = b""
-    while len(key) < size:  # OpenSSL's EVP_BytesToKey with MD5 and one round
-        digest = hashlib.md5(digest + password + iv[:8], usedforsecurity=False).digest()
-        key += digest
-    key = key[:size]
+    key = _derive(password, iv, size)
     # One DES is three DES under one key.
     algorithm = AES(key) if block == 16 else TripleDES(key if size == 24 else key * 3)
     try:
@@ -118,12 +115,59 @@ def _decrypt(body: bytes, info: re.Match[bytes], password: bytes) -> bytes:
     return unpadder.update(decryptor.update(sealed) + decryptor.finalize()) + unpadder.finalize()
 
 
+def _derive(password: bytes, iv: bytes, size: int) -> bytes:
+    """The key of an RFC 1423 cipher, as OpenSSL's EVP_BytesToKey makes it with MD5 and one round."""
+    key = digest = b""
+    while len(key) < size:
+        digest = hashlib.md5(digest + password + iv[:8], usedforsecurity=False).digest()
+        key += digest
+    return key[:size]
+
+
+def encode_private_key(key: PrivateKey, password: bytes | None = None, *, pbes2: bool = False) -> bytes:
+    """A private key as PKCS#8 in PEM, encrypted if there is a password.
+
+    As the reference does it (cli.md 4.4): RFC 1423 with AES-256-CBC, which is neither authenticated nor hard to try
+    passwords on; with `pbes2` as PKCS#8 itself does, which is.
+    """
+    if password is None:
+        return _pem(key)
+    if pbes2:
+        return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))
+    plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    iv = secrets.token_bytes(16)
+    padder = PKCS7(128).padder()
+    encryptor = Cipher(AES(_derive(password, iv, 32)), modes.CBC(iv)).encryptor()
+    sealed = encryptor.update(padder.update(plain) + padder.finalize()) + encryptor.finalize()
+    text = base64.b64encode(sealed).decode()
+    lines = (text[at : at + 64] for at in range(0, len(text), 64))
+    head = ("-----BEGIN PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED", f"DEK-Info: AES-256-CBC,{iv.hex()}", "")
+    return "\n".join((*head, *lines, "-----END PRIVATE KEY-----", "")).encode()
+
+
 def make_client_certificate(api_key: APIKey, now: datetime) -> tuple[bytes, bytes]:
     """A self-signed certificate for an API key (cli.md 4.3) and its private key, both PEM."""
     key = api_key.private_key
     name = _common_name(api_key.identity)
     builder = _builder(name, now, [ExtendedKeyUsageOID.CLIENT_AUTH]).public_key(key.public_key())
     return builder.sign(key, None).public_bytes(Encoding.PEM), _pem(key)
+
+
+def make_identity_certificate(
+    api_key: APIKey, now: datetime, *, subject: str, lifetime: timedelta, dns: Iterable[str], addresses: Iterable[str]
+) -> bytes:
+    """A self-signed certificate for an API key, for clients and servers (cli.md 4.4), in PEM.
+
+    `subject` is 1 to 64 characters; `dns` are ASCII host names, `addresses` IP addresses.
+    """
+    key = api_key.private_key
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    builder = _builder(_common_name(subject), now, usages, lifetime).public_key(key.public_key())
+    hosts = dict.fromkeys(ip_address(address) for address in addresses)
+    names = [*map(x509.DNSName, dict.fromkeys(dns)), *map(x509.IPAddress, hosts)]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(key, None).public_bytes(Encoding.PEM)
 
 
 def make_server_certificate(addresses: Iterable[str], now: datetime) -> tuple[bytes, bytes]:
@@ -145,14 +189,16 @@ def _common_name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _builder(name: x509.Name, now: datetime, usages: list[x509.ObjectIdentifier]) -> x509.CertificateBuilder:
+def _builder(
+    name: x509.Name, now: datetime, usages: list[x509.ObjectIdentifier], lifetime: timedelta = LIFETIME
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .serial_number(secrets.randbelow((1 << 128) - 1) + 1)
         .not_valid_before(now.astimezone(UTC) - CLOCK_SKEW)
-        .not_valid_after(now.astimezone(UTC) + LIFETIME)
+        .not_valid_after(now.astimezone(UTC) + lifetime)
         .add_extension(
             x509.KeyUsage(
                 digital_signature=True,

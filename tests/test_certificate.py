@@ -28,8 +28,10 @@ from kes.certificate import (
     PasswordRequiredError,
     PrivateKey,
     PrivateKeyError,
+    encode_private_key,
     load_private_key,
     make_client_certificate,
+    make_identity_certificate,
     make_server_certificate,
 )
 from kes.identity import APIKey, is_ca, of_certificate
@@ -255,3 +257,55 @@ def test_server_certificate() -> None:
 def test_certificate_key_is_new() -> None:
     """Each start of development mode has a key of its own."""
     assert make_server_certificate([], NOW)[1] != make_server_certificate([], NOW)[1]
+
+
+@pytest.mark.parametrize("pbes2", [False, True])
+@pytest.mark.parametrize("kind", KEYS)
+def test_what_is_encrypted_is_read_back_with_its_password_only(kind: str, pbes2: bool) -> None:
+    """cli.md 4.4: RFC 1423 with AES-256-CBC, or PBES2; without the password there is nothing of the key."""
+    encoded = encode_private_key(KEYS[kind], PASSWORD, pbes2=pbes2)
+    assert encoded.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n" if pbes2 else b"-----BEGIN PRIVATE KEY-----\n")
+    assert (b"\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC," in encoded) is not pbes2
+    plain = encode_private_key(KEYS[kind])
+    assert encode_private_key(load_private_key(encoded, PASSWORD)) == plain
+    assert plain == encode_private_key(load_private_key(plain))
+    assert encode_private_key(KEYS[kind], PASSWORD, pbes2=pbes2) != encoded
+    with pytest.raises(PasswordRequiredError):
+        load_private_key(encoded)
+
+
+def test_an_identity_certificate_has_what_it_was_asked_for() -> None:
+    """cli.md 4.4: subject, names, addresses and lifetime are the caller's; it serves clients and servers."""
+    key = APIKey.generate()
+    certificate = x509.load_pem_x509_certificate(
+        make_identity_certificate(
+            key,
+            NOW,
+            subject="localhost",
+            lifetime=timedelta(hours=1),
+            dns=("localhost", "a.example", "localhost"),
+            addresses=("127.0.0.1", "::1"),
+        )
+    )
+    (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    assert name.value == "localhost"
+    assert certificate.not_valid_after_utc == NOW + timedelta(hours=1)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert list(names) == [
+        x509.DNSName("localhost"),
+        x509.DNSName("a.example"),
+        x509.IPAddress(ip_address("127.0.0.1")),
+        x509.IPAddress(ip_address("::1")),
+    ]
+    usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usages) == [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    assert of_certificate(certificate.public_bytes(Encoding.DER)) == key.identity
+
+
+def test_an_identity_certificate_without_names_has_no_san() -> None:
+    """An empty subject alternative name would be malformed (RFC 5280, section 4.2.1.6)."""
+    pem = make_identity_certificate(
+        APIKey.generate(), NOW, subject="app", lifetime=timedelta(hours=1), dns=(), addresses=()
+    )
+    with pytest.raises(x509.ExtensionNotFound):
+        x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
