@@ -142,7 +142,10 @@ _CONTEXT = Argument("CONTEXT", "What the ciphertext is bound to, in base64.", op
 
 
 def _algorithm(text: str) -> str:
-    return {"aes256": "AES256", "chacha20": "ChaCha20"}[one_of("aes256", "chacha20")(text)]
+    algorithms = {"aes256": "AES256", "chacha20": "ChaCha20"}
+    if text.lower() not in algorithms:
+        raise ValueError("write AES256 or ChaCha20")
+    return algorithms[text.lower()]
 
 
 _LS = Command(
@@ -420,6 +423,38 @@ _IDENTITY = Command(
     ),
 )
 
+_MIGRATE = Command(
+    "migrate",
+    "Copy keys from one key store into another.",
+    run="kes.cli.migrate:run",
+    options=(
+        Option("from", "The config file of the key store to copy from.", value="FILE"),
+        Option("to", "The config file of the key store to copy into.", value="FILE", aliases=("target",)),
+        Option("force", "Replace keys that exist with another value.", short="f"),
+        Option("merge", "Skip keys that exist."),
+        Option("dry-run", "Say what would be done, and write nothing."),
+        Option("quiet", "Print nothing but errors.", short="q"),
+        Option("server", "Not supported: migrate to a KMS server.", short="s", value="HOST[:PORT]"),
+        Option("enclave", "Not supported: the enclave of a KMS server.", short="e", value="NAME"),
+        Option("api-key", "Not supported: the API key for a KMS server.", short="a", value="KEY", secret=True),
+        Option("insecure", "Not supported: do not verify a KMS server's certificate.", short="k"),
+        *OUTPUT,
+    ),
+    arguments=(Argument("PATTERN", "Which keys, by name: *, ?, [a-z]. Default: all.", optional=True),),
+    description=(
+        "Of the config files only the keystore section is read, and no server needs to run. Values are copied byte for "
+        "byte, and each copy is read back. The source is not changed.",
+        "Without --force and --merge a key that exists in the target is an error. One key's error does not keep the "
+        "others from being copied.",
+        "An interrupted migration is completed by running it again, with --merge or --force. Run one migration into a "
+        "key store at a time.",
+    ),
+    examples=(
+        ("Copy all keys.", "kes migrate --from old.yml --to new.yml"),
+        ("See what would be copied.", "kes migrate --from old.yml --to new.yml --dry-run 'my-app-*'"),
+    ),
+)
+
 _UPDATE = Command(
     "update",
     "Say how to upgrade kes.",
@@ -462,5 +497,5 @@ ROOT = Command(
         Option("auto-completion", "Install completion for the shell that SHELL names."),
         *OUTPUT,
     ),
-    commands=(_SERVER, _LS, _STATUS, _KEY, _POLICY, _IDENTITY, _UPDATE, _COMPLETION, _HELP),
+    commands=(_SERVER, _LS, _STATUS, _KEY, _POLICY, _IDENTITY, _MIGRATE, _UPDATE, _COMPLETION, _HELP),
 )
