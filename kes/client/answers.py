@@ -194,7 +194,7 @@ class _Identity(msgspec.Struct):
 class _Page(msgspec.Struct):
     names: list[str] | None = None
     identities: list[str] | None = None
-    continue_at: str = ""
+    continue_at: str | None = None
 
 
 class _Line(msgspec.Struct):
@@ -342,7 +342,7 @@ def page(answer: Answer) -> Page:
     if answer.content_type == NDJSON:
         return Page(_lines(answer), "", pattern=True)
     found = _decode(answer.body, _Page, answer.endpoint)
-    return Page(found.names or found.identities or [], found.continue_at, pattern=False)
+    return Page(found.names or found.identities or [], found.continue_at or "", pattern=False)
 
 
 def _lines(answer: Answer) -> list[str]:

@@ -222,10 +222,11 @@ class Connection:
         while True:
             try:
                 event = self._http.next_event()
-            except h11.RemoteProtocolError as error:
+            except h11.RemoteProtocolError:
                 if ended:
                     raise ConnectionClosed("the server closed the connection") from None
-                raise InvalidResponse(f"the answer of {self.endpoint} is no HTTP: {error}") from None
+                # Its own words may quote what was received, and so a plaintext.
+                raise InvalidResponse(f"the answer of {self.endpoint} is no HTTP") from None
             if isinstance(event, h11.ConnectionClosed):
                 raise ConnectionClosed("the server closed the connection")
             if isinstance(event, h11.Event):

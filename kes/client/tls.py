@@ -163,7 +163,7 @@ def make_context(settings: Settings, me: Identification) -> ssl.SSLContext:
         if settings.ca_file:
             try:
                 context.load_verify_locations(cadata=_read(settings.ca_file).decode("ascii"))
-            except (ssl.SSLError, UnicodeDecodeError):
+            except (ssl.SSLError, ValueError):
                 raise ConfigurationError(f"{settings.ca_file}: holds no valid PEM certificate") from None
         else:
             context.load_default_certs()

@@ -3,6 +3,7 @@ others (cli.md 3.4). What an answer means is not decided here."""
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -251,8 +252,10 @@ def _proxies(environ: Mapping[str, str]) -> Callable[[Endpoint], Proxy | None]:
 
 
 def _cause(error: OSError) -> str:
-    if isinstance(error, TimeoutError) and not error.strerror:
+    if isinstance(error, TimeoutError):
         return "timed out"
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio puts other words and the address in its place
     return error.strerror or str(error) or type(error).__name__
 
 

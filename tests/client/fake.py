@@ -47,19 +47,21 @@ def fail(status: int, message: str) -> bytes:
 class FakeServer:
     """Answers each request with what `handler` says, or closes the connection when that is nothing.
 
-    `tls` False: it speaks plain HTTP. `greeting`: it sends that, closes, and reads nothing.
+    `tls` False: it speaks plain HTTP. `once`: it closes each connection after one answer. `tunnel`: it is a proxy,
+    which connects to itself whoever is asked for.
     """
 
-    def __init__(self, handler: Handler, certificate: Path, *, tls: bool = True, ca: Path | None = None) -> None:
+    def __init__(
+        self, handler: Handler, certificate: Path, *, tls: bool = True, once: bool = False, tunnel: bool = False
+    ) -> None:
         self.requests: list[Request] = []
         self._handler = handler
+        self._once = once
+        self._tunnel = tunnel
         self._context: ssl.SSLContext | None = None
         if tls:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(certificate)
-            if ca is not None:
-                self._context.verify_mode = ssl.CERT_REQUIRED
-                self._context.load_verify_locations(ca)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._connections: list[socket.socket] = []
@@ -111,6 +113,13 @@ class FakeServer:
                 with raw:
                     self._talk(raw, number)
                 return
+            if self._tunnel:
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += raw.recv(1)
+                method, path, _ = head.decode().split(" ", 2)
+                self.requests.append(Request(method, path, head, number))
+                raw.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             duplicate = raw.dup()
             with duplicate, self._context.wrap_socket(duplicate, server_side=True) as connection:
                 self._talk(connection, number)
@@ -128,6 +137,8 @@ class FakeServer:
                 if not answer:
                     return
                 connection.sendall(answer)
+                if self._once:
+                    return
 
     def _read(self, lines: Any, number: int) -> Request | None:
         first = lines.readline()
