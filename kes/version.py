@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Final
 
@@ -22,3 +23,11 @@ ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), pl
 RUNTIME: Final = f"{platform.python_implementation()} {platform.python_version()}"
 COMPILER: Final = platform.python_compiler()
 LICENSE: Final = ("AGPLv3", "https://www.gnu.org/licenses/agpl-3.0.html")
+
+
+def program_rows() -> Iterator[tuple[str, str, str]]:
+    """Label, value and note of the lines that `kes --version` and the start-up output of a server begin with."""
+    yield "Version", VERSION, f"commit={COMMIT}"
+    yield "Runtime", f"{RUNTIME} {OS}/{ARCH}", f"compiler={COMPILER}"
+    yield "License", *LICENSE
+    yield "Copyright", "The kes authors  2026", ""

@@ -231,7 +231,7 @@ def parse(root: Command, arguments: Sequence[str]) -> Given:
     command = path[-1]
     strange = rest[1:2] if rest[:1] == ["--"] else rest[:1]
     if strange and command.commands and not command.arguments:
-        raise CommandError(_unknown(path, strange[0]))
+        raise CommandError(unknown(path, strange[0]))
     values, words = _Reader(path).read([*options, *rest])
     given = Given(path, tuple(words), values)
     if given.help:
@@ -248,7 +248,8 @@ def parse(root: Command, arguments: Sequence[str]) -> Given:
     return given
 
 
-def _unknown(path: Sequence[Command], word: str) -> str:
+def unknown(path: Sequence[Command], word: str) -> str:
+    """The error for a word that names no command below the end of `path`, with the nearest that does."""
     from difflib import get_close_matches
 
     names = [name for c in path[-1].commands for name in (c.name, *c.aliases)]

@@ -1,56 +1,112 @@
-"""The entry point of the `kes` command: finds the command word and reports what goes wrong in one line."""
+"""The entry point of the `kes` command: runs what the arguments name, and ends the process as cli.md 1.3 has it.
+
+Whatever happens, standard error gets one line at most that is no warning or hint, and no traceback.
+"""
 
 from __future__ import annotations
 
-import difflib
+import io
+import os
+import signal
 import sys
+from importlib import import_module
+from types import FrameType
+from typing import Final, TextIO
 
+from kes.cli.command import Given, NothingToDo, find, parse
 from kes.cli.errors import CommandError
+from kes.cli.table import ROOT
+from kes.cli.terminal import OutputClosedError, Terminal
 
-_USAGE = """\
-Usage:
-    kes [options] <command>
+_SIGNALLED: Final = 128  # plus the signal's number: the exit status of what a signal has ended
 
-Commands:
-    server                   Start a KES server.
 
-Options:
-    -v, --version            Print version information.
-    -h, --help               Print command line options.
-"""
-_COMMANDS = ("server",)
+class _Terminated(BaseException):
+    """SIGTERM, as KeyboardInterrupt is SIGINT."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command that `arguments` (default: the process's) name; the exit status."""
-    command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     try:
-        return _dispatch(command, rest)
-    except CommandError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+        # `kes server` has a reactor that takes both signals; Twisted leaves SIGINT to whoever has changed it before.
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _terminate)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # what a narrow locale cannot write is no reason to fail
+        return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
-        return 130  # cli.md 1.3; a server that is up takes the signal itself
+        return _SIGNALLED + signal.SIGINT
+    except _Terminated:
+        return _SIGNALLED + signal.SIGTERM
+    except OutputClosedError:
+        return _SIGNALLED + signal.SIGPIPE
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _settle(stream)
 
 
-def _dispatch(command: str, rest: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
+    terminal = Terminal(sys.stdout, sys.stderr, os.environ)
+    try:
+        if "COMP_LINE" in os.environ:
+            from kes.cli.completion import answer
+
+            answer(os.environ, arguments, terminal)
+            return 0
+        given = parse(ROOT, arguments)
+        terminal = _terminal(given)
+        status = _call(given, terminal)
+        terminal.flush()
+        return status
+    except NothingToDo:
+        from kes.cli.usage import render
+
+        path, _, _ = find(ROOT, arguments)
+        terminal.complain(render(path, terminal.error_style, terminal.width))
+        return 2
+    except CommandError as error:
+        terminal.error(str(error))
+        for hint in error.hints:
+            terminal.hint(hint)
+    except OutputClosedError:
+        raise
+    except OSError as error:
+        # Whatever a command did not foresee, such as a disk that fails: it has a name and a reason.
+        reason = error.strerror or type(error).__name__
+        terminal.error(f"{reason}: {error.filename!r}" if error.filename else reason)
+    return 1
+
+
+def _terminal(given: Given) -> Terminal:
+    """The terminal as the command's options want it."""
+    color = given.values.get("color", "auto")
+    assert isinstance(color, str)
+    return Terminal(sys.stdout, sys.stderr, os.environ, color, json=given.values.get("json") is True)
+
+
+def _call(given: Given, terminal: Terminal) -> int:
+    if given.help:
+        from kes.cli.usage import render
+
+        terminal.write(render(given.path, terminal.style, terminal.width))
+        return 0
     # Each command imports what it needs only when it runs: `kes --version` is instant.
-    match command:
-        case "server":
-            from kes.cli.server import run
+    module, _, function = given.command.run.partition(":")
+    status: int | None = getattr(import_module(module), function)(given, terminal)
+    return status or 0
 
-            return run(rest)
-        case "-v" | "--version":
-            from kes.cli.version import show
 
-            show()
-            return 0
-        case "-h" | "--help" | "help":
-            print(_USAGE, end="")
-            return 0
-        case "":
-            print(_USAGE, end="", file=sys.stderr)
-            return 2
-    near = difflib.get_close_matches(command, _COMMANDS, 1)
-    suggestion = f" Did you mean {near[0]!r}?" if near else ""
-    raise CommandError(f"\"{command}\" is not a kes command.{suggestion} See 'kes --help'")
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _settle(stream: TextIO | None) -> None:
+    """Leave nothing in a stream's buffer that the interpreter would complain about when it cannot write it at exit."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)

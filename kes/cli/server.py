@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import globalLogBeginner
 from twisted.python import usage
 
+from kes.cli.command import Given
 from kes.cli.errors import CommandError
+from kes.cli.terminal import Terminal
 from kes.tap import Options, makeService
 
 
-def run(arguments: list[str]) -> int:
+def run(given: Given, _terminal: Terminal) -> int:
     """Serve until a signal says stop; the exit status. Raises CommandError for bad options."""
+    _choose_color(given)
+    arguments = [
+        f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in given.values.items()
+        if name != "color"
+    ]
     options = Options()  # type: ignore[no-untyped-call]
     try:
         options.parseOptions(arguments)
@@ -26,3 +36,12 @@ def run(arguments: list[str]) -> int:
     core.addSystemEventTrigger("before", "shutdown", service.stopService)
     core.run()
     return 0
+
+
+def _choose_color(given: Given) -> None:
+    """Hand --color on to the start-up output, which reads the environment."""
+    if given.text("color") == "never":
+        os.environ["NO_COLOR"] = "1"
+    elif given.text("color") == "always":
+        os.environ.pop("NO_COLOR", None)
+        os.environ["CLICOLOR_FORCE"] = "1"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Final, TextIO
 
 from kes.cli.errors import CommandError
@@ -18,6 +19,10 @@ PASSWORD_VARIABLES: Final = ("KES_KEY_PASSWORD_FILE", "KES_KEY_PASSWORD")
 
 _MAX_PASSWORD_FILE: Final = 64 * 1024  # bytes
 _SECRET = re.compile(r"kes:v1:[A-Za-z0-9+/=]+")
+
+
+class OutputClosedError(BrokenPipeError):
+    """Nobody reads standard output any more (`kes … | head -1`): the command ends, and says nothing."""
 
 
 class Style:
@@ -77,7 +82,7 @@ class Style:
 
 
 class Terminal:
-    """Where a command's output goes. `style` is standard output's.
+    """Where a command's output goes. `style` is standard output's, `error_style` standard error's.
 
     A stream is None if the process was started without it (`>&-`).
     """
@@ -97,7 +102,7 @@ class Terminal:
         self._json = json
         self.interactive = _is_terminal(out)
         self.style = Style(enabled=_wants_color(out, environ, color))
-        self._error_style = Style(enabled=_wants_color(err, environ, color))
+        self.error_style = Style(enabled=_wants_color(err, environ, color))
 
     @property
     def wants_json(self) -> bool:
@@ -126,15 +131,25 @@ class Terminal:
         self.write("".join(f"{line}\n" for line in lines), flush=flush)
 
     def write(self, text: str, *, flush: bool = False) -> None:
-        """Write text to standard output as it is. BrokenPipeError if nobody reads it any more."""
+        """Write text to standard output as it is. OutputClosedError if nobody reads it any more."""
+        with self._written() as out:
+            out.write(text)
+            if flush:
+                out.flush()
+
+    def flush(self) -> None:
+        """See that all is written. Raises CommandError if it cannot be."""
+        if self._out is not None:
+            self.write("", flush=True)
+
+    @contextmanager
+    def _written(self) -> Iterator[TextIO]:
         if self._out is None:
             raise CommandError("cannot write to standard output: it is closed")
         try:
-            self._out.write(text)
-            if flush:
-                self._out.flush()
+            yield self._out
         except BrokenPipeError:
-            raise
+            raise OutputClosedError from None
         except OSError as error:
             raise CommandError(f"cannot write to standard output: {error.strerror}") from None
 
@@ -144,14 +159,9 @@ class Terminal:
 
     def write_bytes(self, data: bytes) -> None:
         """Write bytes to standard output as they are."""
-        self.write("", flush=True)
-        assert self._out is not None
-        try:
-            self._out.buffer.write(data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise CommandError(f"cannot write to standard output: {error.strerror}") from None
+        self.flush()
+        with self._written() as out:
+            out.buffer.write(data)
 
     def json(self, document: object, *, indent: bool = False) -> None:
         """Print one JSON document: compact, or, with `indent` and on a terminal, by two spaces."""
@@ -163,20 +173,21 @@ class Terminal:
             self.print(dumps(document, ensure_ascii=False, separators=(",", ":")))
 
     def error(self, text: str) -> None:
-        self._notice(f"{self._error_style.problem('Error:')} ", text)
+        self._notice(f"{self.error_style.problem('Error:')} ", text)
 
     def warning(self, text: str) -> None:
-        self._notice(f"{self._error_style.problem('WARNING:')} ", text)
+        self._notice(f"{self.error_style.problem('WARNING:')} ", text)
 
     def hint(self, text: str) -> None:
         """A line that helps with the error before or after it."""
         self._notice("Hint: ", text)
 
     def complain(self, text: str) -> None:
-        """Write text to standard error as it is."""
+        """Write text to standard error as it is. There is nobody to tell where that fails."""
         if self._err is not None:
-            self._err.write(text)
-            self._err.flush()
+            with suppress(OSError):
+                self._err.write(text)
+                self._err.flush()
 
     def _notice(self, label: str, text: str) -> None:
         self.complain(f"{label}{one_line(text)}\n")

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import ifaddr
 
-from kes.version import ARCH, COMMIT, COMPILER, LICENSE, OS, RUNTIME, VERSION
+from kes.version import program_rows
 
 READY = "=> Server is up and running..."
 RELOADED = "=> Reloading configuration after SIGHUP signal completed."
@@ -93,14 +93,6 @@ def render(banner: Banner, last: str, *, colour: bool) -> str:
             value = f"{value:<{width}}{_FAINT + note + _RESET if colour else note}"
         lines.append((padded + value).rstrip())
     return "\n".join(("", *lines, "", last, ""))
-
-
-def program_rows() -> Iterator[tuple[str, str, str]]:
-    """Label, value and note of what does not depend on how the server was started."""
-    yield "Version", VERSION, f"commit={COMMIT}"
-    yield "Runtime", f"{RUNTIME} {OS}/{ARCH}", f"compiler={COMPILER}"
-    yield "License", *LICENSE
-    yield "Copyright", "The kes authors  2026", ""
 
 
 def _rows(banner: Banner) -> Iterator[tuple[str, str, str]]:
