@@ -15,7 +15,14 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTCP, IReactorThreads, IReactorTime
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IReactorCore,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+)
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger, globalLogPublisher
@@ -23,6 +30,7 @@ from twisted.python.failure import Failure
 
 from kes.api.tree import make_tree
 from kes.config import level
+from kes.keycache import KeyCache
 from kes.server import banner
 from kes.server.build import Arguments, Parts, StartError, load, make_state
 from kes.server.http import limits
@@ -38,6 +46,7 @@ from kes.server.tls import Context, ServerTLS, Stamp, TLSError, TLSFactory, stam
 WATCH_INTERVAL = 5.0  # seconds between looks at the TLS files
 REREAD_INTERVAL = 15 * 60.0  # seconds after which they are read again anyway (contract section 5)
 LISTEN_BACKLOG = 1024
+RETIRE_MARGIN = 1.0  # seconds that a key store of before a reload stays open beyond the time of its last request
 FLUSH_TIMEOUT = 1.0  # seconds that the console gets for the last log lines
 
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
@@ -98,6 +107,7 @@ class KESService(Service):
         self._mlock = False
         self._reloading = False
         self._reload_again = False
+        self._retired: dict[KeyCache, IDelayedCall] = {}
         self._stopping = False
         self._read_at = reactor.seconds()
         self._watch = LoopingCall(self._look_at_files)
@@ -207,11 +217,23 @@ class KESService(Service):
         self._tls.context = parts.context
         self._read_at = self._reactor.seconds()
         self._set_levels(parts)
-        old.keys.close().addErrback(_log_defect)
+        self._retire(old)
         self._warn(parts)
         if parts.config.address != listening:
             log.warn("the address {new} is used from the next start on", new=parts.config.address)
         self._announce(banner.RELOADED)
+
+    def _retire(self, old: State) -> None:
+        """Close a key store of before once no request needs it: those that have begun end within their route's time.
+
+        Not when it is idle: a request whose body is still to come has taken the state already.
+        """
+        longest = max(route.timeout for route in old.routes.values())
+        self._retired[old.keys] = self._reactor.callLater(longest + RETIRE_MARGIN, self._close_retired, old.keys)
+
+    def _close_retired(self, keys: KeyCache) -> None:
+        del self._retired[keys]
+        keys.close().addErrback(_log_defect)
 
     def _keep(self, failure: Failure) -> None:
         failure.trap(StartError)
@@ -278,7 +300,10 @@ class KESService(Service):
             await deferLater(self._reactor, 0.01)
         for connection in tuple(connections):
             connection.abort()
-        await self._site.state.keys.close()
+        for timer in self._retired.values():
+            timer.cancel()
+        for closed in [keys.close() for keys in (*self._retired, self._site.state.keys)]:
+            await closed
         self._threads.stop()
         globalLogPublisher.removeObserver(self._error_log)
         self._console.flush(FLUSH_TIMEOUT)

@@ -14,7 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from kes.config import address
 from kes.server.build import Arguments, StartError, load
-from kes.server.service import REREAD_INTERVAL, WATCH_INTERVAL, Console, KESService
+from kes.server.service import REREAD_INTERVAL, RETIRE_MARGIN, WATCH_INTERVAL, Console, KESService
 from tests.support import TIMEOUT, write_config, write_server_certificate
 
 
@@ -153,6 +153,28 @@ class TestReload:
         assert running.logged("reading the configuration again") == 2
         running.until(lambda: len(running.output) == 2)
         assert running.logged("received SIGHUP") == 2
+
+    def test_old_key_store(self, running: Running) -> None:
+        """The key store of before is closed once the last request that can be using it is over, not earlier."""
+        old = running.service._site.state.keys
+        running.service.reload()
+        running.until(lambda: running.output)
+        assert not old._closed
+        running.reactor.advance(15)
+        assert not old._closed
+        running.reactor.advance(RETIRE_MARGIN)
+        running.until(lambda: old._closed)
+
+    def test_old_key_store_at_the_stop(self, running: Running) -> None:
+        """A stop does not wait for that time, and closes them all."""
+        first = running.service._site.state.keys
+        running.service.reload()
+        running.until(lambda: running.output)
+        second = running.service._site.state.keys
+        running.stop()
+        assert first._closed
+        assert second._closed
+        assert running.reactor.getDelayedCalls() == []
 
     def test_failed(self, running: Running) -> None:
         """A reload that fails is one error, and the next one is made all the same."""
