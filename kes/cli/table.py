@@ -129,6 +129,7 @@ _SERVER = Command(
         ),
         Option("cert", "Deprecated: path to the server's certificate. Use tls.cert in the config file.", value="FILE"),
         Option("key", "Deprecated: path to the server's private key. Use tls.key in the config file.", value="FILE"),
+        COLOR,
     ),
     examples=(
         ("Try it out: keys in memory, gone at the end.", "kes server --dev"),
