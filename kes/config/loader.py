@@ -1,7 +1,8 @@
 """The config file's fields: what each may hold, its default, and what must not contradict what (contract section 6).
 
 `load` returns a complete, checked Config or raises ConfigError, whatever the file holds; nothing half-checked comes
-out. Besides the config file itself nothing is read or opened: that a certificate or directory exists is not checked.
+out; `load_keystore` does the same for the `keystore` section alone. Besides the config file itself nothing is read or
+opened: that a certificate or directory exists is not checked.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from kes.config import address, duration, keystores, level, tree
 from kes.config.errors import ConfigError, InvalidTextError, quote
 from kes.config.model import API, TLS, Cache, Config, Log, TLSProxy
 from kes.config.view import Fields, Source, View, nearest
+from kes.keystore.settings import KeyStoreSettings
 from kes.names import is_identity, is_valid_name
 from kes.policy import Policy
 from kes.routes import ROUTES, Route
@@ -33,31 +35,25 @@ def load(
     `environ` is what `${NAME}` is looked up in. `tls_key` and `tls_cert` are paths that win over the file's, which may
     then lack them. Raises ConfigError, also if the file cannot be read.
     """
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(str(path), None, "", f"cannot read the config file: {reason}") from error
-    if len(content) > MAX_FILE:
-        raise ConfigError(str(path), None, "", f"larger than {MAX_FILE} bytes, so hardly a config file")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(str(path), line, "", "not UTF-8 text; save the file as UTF-8") from None
-    return parse(text, environ, file=str(path), tls_key=tls_key, tls_cert=tls_cert)
+    return parse(_read(path), environ, file=str(path), tls_key=tls_key, tls_cert=tls_cert)
+
+
+def load_keystore(path: str | Path, environ: Mapping[str, str]) -> tuple[KeyStoreSettings, tuple[str, ...]]:
+    """Return the settings of the key store that the config file at `path` configures, and warnings about them.
+
+    Only the `keystore` section is checked. The others may be missing, unknown or wrong, as long as the file is YAML
+    with no key given twice. Raises ConfigError, as `load`.
+    """
+    root = _root(_read(path), environ, str(path))
+    section = next((view for key, view in root.entries() if key == "keystore" and not view.is_null), None)
+    return keystores.parse(root, section), tuple(root.source.warnings)
 
 
 def parse(
     text: str, environ: Mapping[str, str], *, file: str, tls_key: str | None = None, tls_cert: str | None = None
 ) -> Config:
     """Check the config file whose content is `text`; `file` is its name in errors. As `load` otherwise."""
-    node = tree.compose(text, file)
-    if node is None or (isinstance(node, tree.Scalar) and node.null):
-        raise ConfigError(file, None, "", "empty; a config file needs at least admin, tls and keystore")
-    source = Source(file, environ, [])
-    root = View(source, node, "", node.line)
+    root = _root(text, environ, file)
     top = root.fields(*_SECTIONS)
 
     _check_version(top)
@@ -76,8 +72,31 @@ def parse(
         cache=_cache(top),
         log=_log(top),
         keys=_keys(top),
-        warnings=tuple(source.warnings),
+        warnings=tuple(root.source.warnings),
     )
+
+
+def _read(path: str | Path) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(str(path), None, "", f"cannot read the config file: {reason}") from error
+    if len(content) > MAX_FILE:
+        raise ConfigError(str(path), None, "", f"larger than {MAX_FILE} bytes, so hardly a config file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(str(path), line, "", "not UTF-8 text; save the file as UTF-8") from None
+
+
+def _root(text: str, environ: Mapping[str, str], file: str) -> View:
+    node = tree.compose(text, file)
+    if node is None or (isinstance(node, tree.Scalar) and node.null):
+        raise ConfigError(file, None, "", "empty; a config file needs at least admin, tls and keystore")
+    return View(Source(file, environ, []), node, "", node.line)
 
 
 class _Roles:

@@ -14,7 +14,7 @@ from kes.config import level
 from kes.config.address import Address
 from kes.config.errors import ConfigError
 from kes.config.keystores import KINDS, PARSERS
-from kes.config.loader import MAX_FILE, load, parse
+from kes.config.loader import MAX_FILE, load, load_keystore, parse
 from kes.config.model import API, TLS, Cache, Config, Log, TLSProxy
 from kes.keystore.settings import FSSettings
 from kes.policy import Policy
@@ -699,6 +699,54 @@ def test_too_large(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(path, {})
     assert str(caught.value) == f"{path}: larger than 16777216 bytes, so hardly a config file"
+
+
+# --- the keystore section alone ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        "",
+        BASE.replace("keystore: {fs: {path: d}}\n", ""),
+        "version: v2\nadmin: [x]\ntls: {auth: maybe}\nunknown: {}\nlog: nonsense\nkeys: {a: b}\n",
+    ],
+    ids=["missing", "right", "wrong"],
+)
+def test_keystore_alone(tmp_path: Path, others: str) -> None:
+    """The keystore section loads without the others, whatever they hold; the environment counts."""
+    path = tmp_path / "c.yml"
+    path.write_text(others + "keystore: {fs: {path: '${D}'}}\n")
+    assert load_keystore(path, {"D": "d"}) == load_keystore(str(path), {"D": "d"}) == (FSSettings("d"), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("keystore: {fs: {path: d}}\nkeystore: {fs: {path: d}}\n", ":2: keystore: given twice, first in line 1; "),
+        ("admin: x\n", ":1: keystore: missing; configure exactly one key store, "),
+        ("admin: x\nkeystore:\n", ":1: keystore: missing; configure exactly one key store, "),
+        ("keystore: {}\n", ":1: keystore: no key store; configure exactly one key store, "),
+        ("keystore: {fs: {paht: d}}\n", ":1: keystore.fs: unknown field 'paht'; did you mean 'path'?"),
+        ("admin: {\nkeystore: {fs: {path: d}}\n", ":3: not valid YAML: "),
+        ("- keystore\n", ":1: expected a mapping, found a list; "),
+        ("# nothing\n", ": empty; "),
+    ],
+)
+def test_keystore_alone_refused(tmp_path: Path, text: str, message: str) -> None:
+    """The section is as strict alone as in a whole file, and the file has to be YAML."""
+    path = tmp_path / "c.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_keystore(path, {})
+    assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_keystore_alone_unreadable(tmp_path: Path) -> None:
+    """A missing file is a ConfigError that names it."""
+    with pytest.raises(ConfigError) as caught:
+        load_keystore(tmp_path / "none.yml", {})
+    assert str(caught.value) == f"{tmp_path / 'none.yml'}: cannot read the config file: No such file or directory"
 
 
 @given(st.binary(max_size=200))
