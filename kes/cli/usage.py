@@ -36,7 +36,7 @@ def render(path: Sequence[Command], style: Style, width: int) -> str:
     for title, rows in (
         ("Arguments:", [(a.name, argument_help(a)) for a in command.arguments]),
         ("Commands:", [(c.name, c.summary) for c in command.commands]),
-        ("Options:", [(option_label(o, align=True), option_help(o)) for o in options(command)]),
+        ("Options:", [(option_label(o, align=True), option_help(o) + _variables(o)) for o in options(command)]),
     ):
         if rows:
             lines += ["", head(title), *_columns(rows, width)]
@@ -69,10 +69,9 @@ def option_label(option: Option, *, align: bool = False) -> str:
 
 
 def option_help(option: Option) -> str:
-    """What the option does, and where else its value comes from."""
+    """What the option does."""
     repeated = " May be repeated, or given several values separated by commas." if option.many else ""
-    variables = f" [${', $'.join(option.variables[:2])}]" if option.variables else ""
-    return f"{option.help}{repeated}{variables}"
+    return option.help + repeated
 
 
 def argument_help(argument: Argument) -> str:
@@ -82,6 +81,11 @@ def argument_help(argument: Argument) -> str:
 def _placeholder(argument: Argument) -> str:
     name = f"{argument.name}..." if argument.many else argument.name
     return f"[{name}]" if argument.optional else name
+
+
+def _variables(option: Option) -> str:
+    """The variables most used of those that the option's value may come from."""
+    return f" [${', $'.join(option.variables[:2])}]" if option.variables else ""
 
 
 def _columns(rows: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
