@@ -1,0 +1,128 @@
+"""The package as users get it: built, installed into an environment of its own, and removed again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support import Server, require_tool, run
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = "twisted/plugins/kes_plugin.py"
+
+
+def python(folder: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what git would hand over, as a repository with one commit: building leaves files behind."""
+    git = require_tool("git")
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = run(git, "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    if listed.returncode == 0:
+        names = listed.stdout.rstrip("\0").split("\0")
+    else:  # an unpacked source archive
+        files = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
+        names = [str(path) for path in files if path.parts[0] != ".venv"]
+    for name in names:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    for command in (("init", "-q"), ("add", "-A"), (*identity, "commit", "-q", "--no-verify", "-m", "all")):
+        subprocess.run([git, *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def commit(checkout: Path) -> str:
+    return run("git", "rev-parse", "HEAD", cwd=checkout).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def built(checkout: Path, commit: str) -> tuple[Path, Path]:
+    """The source archive, and the wheel made of it, as a build front end makes them."""
+    out = checkout.parent / "built"
+    out.mkdir(exist_ok=True)
+    backend = "import sys; from setuptools import build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
+    sdist = out / python(checkout, "-c", backend, "build_sdist", str(out)).splitlines()[-1]
+    with tarfile.open(sdist) as archive:
+        archive.extractall(out, filter="data")
+    source = out / sdist.name.removesuffix(".tar.gz")
+    wheel = out / python(source, "-c", backend, "build_wheel", str(out)).splitlines()[-1]
+    return sdist, wheel
+
+
+def test_source_archive(built: tuple[Path, Path], checkout: Path) -> None:
+    """The source archive holds everything that is in the repository, but for what git alone needs."""
+    with tarfile.open(built[0]) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = set(run("git", "ls-files", cwd=checkout).stdout.splitlines())
+    assert tracked - held <= {".gitignore"}
+    assert not [name for name in held if name.endswith((".pyc", "dropin.cache"))]
+
+
+def test_wheel(built: tuple[Path, Path], commit: str) -> None:
+    """The wheel holds the package, its type marker, the plugin and the commit, and nothing else at the top."""
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = wheel.namelist()
+        assert f'COMMIT = "{commit}"' in wheel.read("kes/_build.py").decode()
+    assert {PLUGIN, "kes/py.typed", "kes/cli/main.py"} <= set(names)
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"kes", "twisted"}
+    assert [name for name in names if name.startswith("twisted/")] == [PLUGIN]
+
+
+def test_source_tree_is_not_written_to(built: tuple[Path, Path], checkout: Path) -> None:
+    """A build leaves no commit id in the source tree, where it would soon be wrong."""
+    assert not (checkout / "kes" / "_build.py").exists()
+
+
+def test_install_and_remove(built: tuple[Path, Path], commit: str, tmp_path: Path) -> None:
+    """Installed, `kes` and `twistd kes` work from any folder; removed, twistd works without it and says nothing."""
+    venv = tmp_path / "venv"
+    python(tmp_path, "-m", "venv", str(venv))
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(venv), "platbase": str(venv)}))
+    # What kes depends on comes from here, by links: nothing is fetched, and Twisted's plugin folder is a real one.
+    own = Path(sysconfig.get_path("purelib"))
+    for entry in own.iterdir():
+        hidden = entry.name.startswith(("kes", "__editable__", "twisted"))
+        if not hidden and not (site / entry.name).exists():
+            (site / entry.name).symlink_to(entry)
+    shutil.copytree(own / "twisted", site / "twisted", ignore=shutil.ignore_patterns("test", "dropin.cache"))
+    for metadata in own.glob("twisted-*.dist-info"):
+        (site / metadata.name).symlink_to(metadata)
+    pip = (str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run_twistd = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+    twistd = (str(venv / "bin" / "python"), "-c", run_twistd)
+
+    installed = run(*pip, "install", "--no-index", "--no-deps", str(built[1]), cwd=elsewhere)
+    assert installed.returncode == 0, installed.stderr
+    kes = str(venv / "bin" / "kes")
+    assert f"commit={commit}" in run(kes, "--version", cwd=elsewhere).stdout
+    assert re.search(r"^    kes  ", run(*twistd, "--help", cwd=elsewhere).stdout, re.M)
+    for command in ([kes, "server"], [*twistd, "-n", "kes"]):
+        with Server([*command, "--dev", "--addr", "127.0.0.1:0"], cwd=elsewhere) as server:
+            assert f"commit={commit}" in "".join(server.out)
+
+    removed = run(*pip, "uninstall", "--yes", "kes", cwd=elsewhere)
+    assert removed.returncode == 0, removed.stderr
+    assert not (site / PLUGIN).exists()
+    help_without = run(*twistd, "--help", cwd=elsewhere)
+    assert (help_without.returncode, help_without.stderr) == (0, "")
+    assert not re.search(r"^    kes  ", help_without.stdout, re.M)
