@@ -345,6 +345,49 @@ _STATUS = Command(
     ),
 )
 
+_LOG = Command(
+    "log",
+    "Print what a server logs, from now on.",
+    run="kes.cli.log:run",
+    options=(
+        Option("audit", "Print the audit log: each request, and what came of it. The default."),
+        Option("error", "Print the error log."),
+        Option("follow", "Connect again when the server ends the log.", short="f"),
+        *CLIENT,
+        replace(JSON, help="Print each event as a line of JSON, with all its fields."),
+        COLOR,
+    ),
+    description=("It ends with Ctrl-C; without --follow also when the server does, which is an error.",),
+    examples=(
+        ("Watch the requests.", "kes log"),
+        ("Write every event to a file, restarts of the server notwithstanding.", "kes log --json --follow > audit.log"),
+    ),
+)
+
+_METRIC = Command(
+    "metric",
+    "Print what a server counts, again and again.",
+    run="kes.cli.metric:run",
+    options=(
+        Option(
+            "rate",
+            "How long to wait from one sample to the next. Default: 5s.",
+            value="DURATION",
+            parse=_time_limit,
+            default=5.0,
+        ),
+        Option("once", "Print one sample, and end."),
+        *CLIENT,
+        replace(JSON, help="Print each sample as a line of JSON, as is done where the output is no terminal."),
+        COLOR,
+    ),
+    description=("It ends with Ctrl-C. Where the output is no terminal, a sample that cannot be had ends it, too.",),
+    examples=(
+        ("Watch a server.", "kes metric"),
+        ("Count the requests that the server failed.", "kes metric --once --json | jq .kes_http_request_failure"),
+    ),
+)
+
 _IDENTITY = Command(
     "identity",
     "Make and inspect identities.",
@@ -498,5 +541,5 @@ ROOT = Command(
         Option("auto-completion", "Install completion for the shell that SHELL names."),
         *OUTPUT,
     ),
-    commands=(_SERVER, _LS, _STATUS, _KEY, _POLICY, _IDENTITY, _MIGRATE, _UPDATE, _COMPLETION, _HELP),
+    commands=(_SERVER, _LS, _LOG, _STATUS, _METRIC, _KEY, _POLICY, _IDENTITY, _MIGRATE, _UPDATE, _COMPLETION, _HELP),
 )
