@@ -211,15 +211,22 @@ def find(root: Command, arguments: Sequence[str]) -> tuple[tuple[Command, ...], 
 
 def _takes(command: Command, argument: str, following: str) -> bool:
     """Whether `following` is the value of the option or group of short options `argument`, in any command below."""
-    below = list(command.tree())
+    meanings = {_awaits_value(below, argument) for below in command.tree()}
+    return True in meanings and (False not in meanings or command.child(following) is None)
+
+
+def _awaits_value(command: Command, argument: str) -> bool | None:
+    """Whether the value of `argument` comes after it in `command`; None if `command` has no such option."""
     if argument.startswith("--"):
-        options = [c.option(argument[2:]) for c in below]  # none if the argument has its value after `=`
-    else:
-        options = [next((o for o in map(c.shorthand, argument[1:]) if o is None or o.value), None) for c in below]
-        # A value may follow the letter directly; only behind the last one is it the next argument.
-        options = [o for o in options if o is None or argument.index(o.short, 1) == len(argument) - 1]
-    takes = [bool(option.value) for option in options if option is not None]
-    return any(takes) and (all(takes) or command.child(following) is None)
+        option = command.option(argument[2:])  # none if the argument has its value after `=`
+        return None if option is None else bool(option.value)
+    for length, letter in enumerate(argument[1:], 2):
+        option = command.shorthand(letter)
+        if option is None:
+            return None
+        if option.value:
+            return length == len(argument)  # else it follows the letter directly
+    return False
 
 
 def parse(root: Command, arguments: Sequence[str]) -> Given:
