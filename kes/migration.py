@@ -45,6 +45,7 @@ from kes.pattern import Pattern
 
 THREADS = 8  # calls that wait for the stores at once; more do not make a disk faster
 TICK = 0.2  # seconds after which progress is told again even if no key was done
+KEY_EXISTS = "key already exists"  # the reason why a key fails in Mode.CREATE
 
 _RECORD_PREFIX = "kes-migrate-"
 _is_record_name = re.compile(_RECORD_PREFIX + "[0-9a-f]{32}").fullmatch
@@ -260,7 +261,7 @@ class Migration:
                 return Outcome(name, Result.MIGRATED)
             match self._mode:
                 case Mode.CREATE:
-                    return Outcome(name, Result.FAILED, "key already exists")
+                    return Outcome(name, Result.FAILED, KEY_EXISTS)
                 case Mode.MERGE:
                     return Outcome(name, Result.SKIPPED, self._difference(name, value))
                 case Mode.FORCE:
