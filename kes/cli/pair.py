@@ -22,6 +22,8 @@ _CERT_MODE = 0o644  # less the umask
 
 def check(key_path: str, cert_path: str, *, force: bool) -> None:
     """Raise CommandError if the files cannot be written there; called before anybody is asked for a password."""
+    if not (key_path and cert_path):
+        raise CommandError("--key and --cert need the path of a file: one of them is empty")
     if os.path.realpath(key_path) == os.path.realpath(cert_path) or _is_same(key_path, cert_path):
         raise CommandError("--key and --cert are the same file")
     for what, path in (("private key", key_path), ("certificate", cert_path)):
