@@ -42,6 +42,7 @@ from kes.server.state import RouteSettings, State
 ADMIN = Identity("a" * 64)
 APP = Identity("b" * 64)
 STRANGER = Identity("c" * 64)
+PROXY = Identity("d" * 64)
 ADDRESS = "192.0.2.7"
 
 POLICY = Policy("app", allow=("/v1/key/*", "/version"), deny=("/v1/key/generate/secret*", "/v1/key/list/secret*"))
@@ -266,10 +267,12 @@ def parse_answers(data: bytes, methods: Iterable[str] = ()) -> list[Answer]:
 
 
 class Forwarder:
-    """What a TLS proxy forwards is never valid here."""
+    """A TLS proxy forwards identities here, in place of certificates."""
 
     def client(self, values: list[bytes]) -> Identity:
-        raise InvalidProxyRequest
+        if len(values) != 1:
+            raise InvalidProxyRequest
+        return Identity(values[0].decode())
 
 
 class House:
@@ -302,7 +305,7 @@ class House:
             admin=ADMIN,
             policies={"app": POLICY},
             assigned={APP: POLICY},
-            proxies=frozenset(),
+            proxies=frozenset({PROXY}),
             proxy_header=b"x-tls-client-cert",
             forwarder=Forwarder(),
             routes={r.path: RouteSettings(timeouts.get(r.path, float(r.timeout)), False) for r in ROUTES},

@@ -272,12 +272,9 @@ class HTTP1Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._site.connections.discard(self)
-        self._closed = True
-        self._buffer = b""
-        self._out.clear()
+        self._buffer = b""  # an answer under way may keep this object for a while
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
         if self._peer is None:
             self._site.handshake_failed(self.transport, reason)
         request, self._request = self._request, None

@@ -591,6 +591,16 @@ def test_malformed_chunks(house: House, name: str) -> None:
     assert house.metrics.active == 0
 
 
+@pytest.mark.parametrize("over", [0, 1])
+def test_trailers_limit(house: House, over: int) -> None:
+    """Trailers of the largest size pass, one more byte is 400."""
+    line = b"A: ".ljust(126, b"x") + b"\r\n"
+    trailers = line * (limits.MAX_TRAILERS // len(line) - 1) + line.replace(b"x", b"x" * (over + 1), 1)
+    assert len(trailers) == limits.MAX_TRAILERS + over
+    data = get("/v1/key/hmac/k", "Transfer-Encoding: chunked", method="PUT") + b"2\r\n{}\r\n0\r\n" + trailers + b"\r\n"
+    assert statuses(house, data) == [400 if over else 200]
+
+
 @pytest.mark.parametrize(("identity", "target", "expected"), [(STRANGER, "/v1/key/hmac/k", 403), (ADMIN, "/x", 404)])
 def test_a_refused_request_with_a_malformed_body(house: House, identity: Any, target: str, expected: int) -> None:
     """What a request is refused for is said even if its body cannot be read to its end."""
@@ -845,6 +855,7 @@ def test_gone_during_a_later_answer(cold: House, work: bool) -> None:
     connection = cold.connect()
     connection.send(put("/v1/key/hmac/cold", HMAC) + get("/version"))
     connection.drop()
+    assert connection._protocol._buffer == b""
     if work:
         cold.threads.work()
     else:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kes.routes import ROUTES
 from kes.server.http import limits
 from kes.server.http.site import decode_path
-from tests.server.memory import ADMIN, APP, STRANGER, Answer, House, get, put
+from tests.server.memory import ADMIN, APP, PROXY, STRANGER, Answer, House, get, put
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +288,24 @@ def test_what_an_event_holds(house: House) -> None:
         "request": {"ip": "192.0.2.7", "path": "/v1/key/hmac/k", "method": "PUT", "identity": ADMIN},
         "response": {"code": 200},
     }
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "identity"),
+    [
+        ([f"X-Tls-Client-Cert: {APP}"], 200, APP),
+        ([f"x-tls-client-cert:{STRANGER} "], 403, STRANGER),
+        ([f"X-Tls-Client-Cert: {APP}", f"X-TLS-CLIENT-CERT: {ADMIN}"], 400, ""),
+        ([], 400, ""),
+    ],
+)
+def test_headers_reach_the_resource(house: House, headers: list[str], status: int, identity: str) -> None:
+    """A request's header fields are its resource's: names in any letter case, every value, without white space."""
+    for filler in ([], ["X-Filler: " + "x" * 2000]):
+        house.audit.clear()
+        (answer,) = house.ask(get("/v1/key/generate/k", *headers, *filler, method="PUT"), PROXY)
+        assert answer.status == status
+        assert [event["request"]["identity"] for event in house.audit] == [identity]
 
 
 def test_what_is_counted() -> None:
