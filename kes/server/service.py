@@ -13,7 +13,7 @@ from typing import cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -302,8 +302,10 @@ class KESService(Service):
             connection.abort()
         for timer in self._retired.values():
             timer.cancel()
-        for closed in [keys.close() for keys in (*self._retired, self._site.state.keys)]:
-            await closed
+        closed = DeferredList([keys.close() for keys in (*self._retired, self._site.state.keys)])
+        # A store that hangs is left behind: it must not hold up the end of the process.
+        closed.addTimeout(limits.STOP_TIMEOUT, self._reactor, lambda _result, _timeout: [])
+        await closed
         self._threads.stop()
         globalLogPublisher.removeObserver(self._error_log)
         self._console.flush(FLUSH_TIMEOUT)
