@@ -64,6 +64,11 @@ class TestCandidates:
         assert offered("help identity n") == ["new"]
         assert offered("help nothing ") == []
 
+    def test_after_arguments(self) -> None:
+        """Behind an argument there is no command any more, and no second of what is wanted once."""
+        assert offered("identity file n") == []
+        assert offered("completion bash ") == []
+
     @settings(deadline=None)
     @given(
         st.lists(st.one_of(st.sampled_from([*COMMANDS, "--color", "-s", "--", "-kf"]), st.text(max_size=4)), min_size=1)
