@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Self, TypeVar
 
 from kes.client import calls
@@ -13,7 +13,7 @@ from kes.client.answers import AuditEvent, ErrorEvent
 from kes.client.calls import Calls, EventStream
 from kes.client.network import WORLD, Stream, World
 from kes.client.settings import Settings
-from kes.client.sync import is_readable, warn
+from kes.client.sync import SocketStream, warn
 from kes.client.transport import Transport
 
 T = TypeVar("T")
@@ -21,28 +21,17 @@ T = TypeVar("T")
 _READ = 64 * 1024
 
 
-class AsyncioStream:
+class AsyncioStream(SocketStream):
     """A TCP connection."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-
     async def read(self, timeout: float | None) -> bytes:
-        async with asyncio.timeout(timeout):
-            return await asyncio.get_running_loop().sock_recv(self._socket, _READ)
+        with self.reading() as connection:
+            async with asyncio.timeout(timeout):
+                return await asyncio.get_running_loop().sock_recv(connection, _READ)
 
     async def write(self, data: bytes, timeout: float | None) -> None:
         async with asyncio.timeout(timeout):
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
-
-    def is_readable(self) -> bool:
-        return is_readable(self._socket)
-
-    def close(self) -> None:
-        with suppress(OSError):
-            # Closing alone would leave another task waiting in `read`.
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
 
 
 class AsyncioNetwork:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
-from threading import BoundedSemaphore
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import BoundedSemaphore, Event, Lock
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from kes.client import calls
@@ -38,39 +40,66 @@ T = TypeVar("T")
 _READ = 64 * 1024
 
 
-class BlockingStream:
-    """A TCP connection."""
+class SocketStream:
+    """What the streams of both clients share: a socket that may be closed while another thread or task reads from it.
+
+    It is then shut down, which ends the read, and the reader closes it: a number of a closed socket may be another's.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self._lock = Lock()
+        self._reading = False
+        self._closed = Event()
+
+    @contextmanager
+    def reading(self) -> Iterator[socket.socket]:
+        """The socket, for a read; OSError if it is closed."""
+        with self._lock:
+            if self._closed.is_set():
+                raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
+            self._reading = True
+        try:
+            yield self._socket
+        finally:
+            with self._lock:
+                self._reading = False
+                if self._closed.is_set():
+                    self._socket.close()
+
+    def is_readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._closed.set()
+            if self._reading:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+            else:
+                self._socket.close()
+
+
+class BlockingStream(SocketStream):
+    """A TCP connection."""
 
     async def read(self, timeout: float | None) -> bytes:
-        self._socket.settimeout(_positive(timeout))
-        return self._socket.recv(_READ)
+        with self.reading() as connection:
+            connection.settimeout(_positive(timeout))
+            return connection.recv(_READ)
 
     async def write(self, data: bytes, timeout: float | None) -> None:
         self._socket.settimeout(_positive(timeout))
         self._socket.sendall(data)
 
-    def is_readable(self) -> bool:
-        return is_readable(self._socket)
-
-    def close(self) -> None:
-        with suppress(OSError):
-            # Closing alone would leave another thread waiting in `recv`.
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
 
 def _positive(timeout: float | None) -> float | None:
     """The socket module takes no time to be "do not block", which fails in another way."""
     return timeout if timeout is None else max(timeout, 0.001)
-
-
-def is_readable(connection: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class _Slot:

@@ -48,16 +48,24 @@ class FakeServer:
     """Answers each request with what `handler` says, or closes the connection when that is nothing.
 
     `tls` False: it speaks plain HTTP. `once`: it closes each connection after one answer. `tunnel`: it is a proxy,
-    which connects to itself whoever is asked for.
+    which connects to itself whoever is asked for. `read_bodies` False: it leaves the bodies of requests unread.
     """
 
     def __init__(
-        self, handler: Handler, certificate: Path, *, tls: bool = True, once: bool = False, tunnel: bool = False
+        self,
+        handler: Handler,
+        certificate: Path,
+        *,
+        tls: bool = True,
+        once: bool = False,
+        tunnel: bool = False,
+        read_bodies: bool = True,
     ) -> None:
         self.requests: list[Request] = []
         self._handler = handler
         self._once = once
         self._tunnel = tunnel
+        self._read_bodies = read_bodies
         self._context: ssl.SSLContext | None = None
         if tls:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -123,8 +131,7 @@ class FakeServer:
             duplicate = raw.dup()
             with duplicate, self._context.wrap_socket(duplicate, server_side=True) as connection:
                 self._talk(connection, number)
-        with contextlib.suppress(OSError):
-            raw.shutdown(socket.SHUT_RDWR)
+        raw.close()
 
     def _talk(self, connection: socket.socket, number: int) -> None:
         with connection.makefile("rb") as lines:
@@ -152,4 +159,4 @@ class FakeServer:
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)
-        return Request(method, path, lines.read(length), number)
+        return Request(method, path, lines.read(length) if self._read_bodies else b"", number)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from kes import errors as wire
 from kes.client import (
+    AuditEvent,
     CertificateRequired,
     Client,
     ConnectionFailed,
@@ -158,6 +160,15 @@ def test_answers_are_bounded(answering: Callable[..., Any]) -> None:
         answering(reply(500, bytes((1 << 20) + 1))).describe_key("k")
 
 
+def test_an_answer_before_the_request_is_read(
+    connect: Make, fake: Callable[..., FakeServer], certificate: Path
+) -> None:
+    """A server that refuses a body without reading it, and closes, is heard all the same."""
+    server = fake(lambda _: reply(413, {"message": "request body is too large"}), once=True, read_bodies=False)
+    with pytest.raises(ServerError, match=r"^request body is too large$"):
+        connect(server.address, ca_file=str(certificate)).hmac("k", bytes(16 << 20))
+
+
 def test_long_listings_are_read(answering: Callable[..., Any]) -> None:
     """The bound of a page is far above that of the SDK, 1 MiB."""
     names = [f"{n:080}" for n in range(60_000)]
@@ -216,10 +227,36 @@ def test_log_breaks(connect: Make, fake: Callable[..., FakeServer], certificate:
 def test_a_log_can_be_closed_by_another_thread(server: Server) -> None:
     """Closing a stream ends the wait for its next event."""
     settings = Settings(f"127.0.0.1:{server.port}", api_key=str(ADMIN), insecure=True, environ={})
-    with Client(settings) as client, ThreadPoolExecutor(1) as threads, client.error_log() as events:
-        waiting = threads.submit(lambda: list(events))
+    first = threading.Event()
+
+    def read(events: Iterable[AuditEvent]) -> int:
+        count = 0
+        for _ in events:
+            count += 1
+            first.set()
+        return count
+
+    with Client(settings) as client, ThreadPoolExecutor(1) as threads, client.audit_log() as events:
+        waiting = threads.submit(read, events)
+        client.version()
+        assert first.wait(20)
         events.close()
-        assert waiting.result(20) == []
+        assert waiting.result(20) >= 1
+
+
+def test_a_log_can_be_closed_by_another_task(server: Server) -> None:
+    """The same with tasks."""
+    settings = Settings(f"127.0.0.1:{server.port}", api_key=str(ADMIN), insecure=True, environ={})
+
+    async def main() -> None:
+        async with AsyncClient(settings) as client, client.error_log() as events:
+            waiting = asyncio.ensure_future(anext(events, None))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            events.close()
+            assert await asyncio.wait_for(waiting, 20) is None
+
+    asyncio.run(main())
 
 
 def test_one_client_for_many_threads(server: Server) -> None:

@@ -223,6 +223,17 @@ def test_idle_connections_are_not_kept_for_ever(to: Make, fake: Fake, sleeps: Sl
     assert server.connections == 2
 
 
+def test_closed_connections_are_not_used(to: Make, fake: Fake) -> None:
+    """A connection that the server has closed meanwhile is noticed before a request is sent on it."""
+    server = fake(sequence(OK))
+    client = to(server)
+    client.create_key("a")
+    server.stop()
+    with pytest.raises(ConnectionFailed) as caught:
+        client.create_key("b")
+    assert not caught.value.sent
+
+
 def test_close_announced(to: Make, fake: Fake) -> None:
     """A connection whose answer says `Connection: close` is not used again."""
     server = fake(sequence(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), OK))

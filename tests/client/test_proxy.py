@@ -13,7 +13,7 @@ from kes.certificate import make_server_certificate
 from kes.client import ConfigurationError, ConnectionFailed, TLSError, TLSProblem
 from kes.client.endpoint import parse_endpoints
 from kes.client.proxy import Proxies, Proxy
-from tests.client.fake import FakeServer, reply
+from tests.client.fake import DROP, FakeServer, reply
 
 PROXY = {"HTTPS_PROXY": "http://proxy.example:3128"}
 
@@ -34,6 +34,13 @@ def through(endpoint: str, **environ: str) -> Proxy | None:
 def test_proxy(text: str, expected: Proxy) -> None:
     """HTTPS_PROXY is a host, perhaps with port and password; both spellings count."""
     assert through("kes:1", HTTPS_PROXY=text) == through("kes:1", https_proxy=text) == expected
+
+
+def test_proxy_that_closes(connect: Callable[..., Any], fake: Callable[..., FakeServer]) -> None:
+    """A proxy that closes the connection is reported as that."""
+    proxy = fake(lambda _: DROP, tls=False)
+    with pytest.raises(ConnectionFailed, match="the proxy closed the connection"):
+        connect("kes.example.com", environ={"HTTPS_PROXY": proxy.address}).version()
 
 
 @pytest.mark.parametrize("text", ["https://proxy:1", "socks5://proxy:1", "http://me:hidden@proxy:0"])

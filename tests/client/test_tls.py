@@ -34,7 +34,7 @@ def write_certificate(
     import ipaddress
 
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
@@ -81,9 +81,10 @@ def test_name_mismatch(connect: Make, fake: Fake, tmp_path: Path, names: tuple[s
     """A certificate without the host among its SANs is refused, whatever its common name; the error has the SANs."""
     pem = write_certificate(tmp_path / "pem", names=names)
     with FakeServer(lambda _: reply(), pem) as server:
-        error = failure(connect(server.address, ca_file=str(pem)))
+        address = f"localhost:{server.port}"
+        error = failure(connect(address, ca_file=str(pem)))
         assert (error.kind, error.names) == (TLSProblem.NAME_MISMATCH, names)
-        assert (error.endpoint, server.requests) == (server.address, [])
+        assert (error.endpoint, server.requests) == (address, [])
 
 
 @pytest.mark.parametrize(
