@@ -169,15 +169,15 @@ class KeyCache:
             return fail(Unreachable(f"the key store has been down for {seconds:.0f} s"))
         return self._call(self._store.status)
 
-    def close(self) -> Deferred[None]:
-        """Stop probing, let the calls under way end, close the store. Fires then, or after `CLOSE_TIMEOUT` seconds.
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> Deferred[None]:
+        """Stop probing, let the calls under way end, close the store. Fires then, or after `timeout` seconds.
 
         May be called again. Calls made meanwhile are still served; when the store is closed they fail.
         """
         closer: Deferred[None] = Deferred()
         self._closers.append(closer)
         if len(self._closers) == 1:
-            self._deadline = self._clock.callLater(CLOSE_TIMEOUT, self._close_anyway)
+            self._deadline = self._clock.callLater(timeout, self._close_anyway)
             if self._polling.running:
                 self._polling.stop()
             if self._probe is not None:

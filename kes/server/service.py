@@ -302,10 +302,8 @@ class KESService(Service):
             connection.abort()
         for timer in self._retired.values():
             timer.cancel()
-        closed = DeferredList([keys.close() for keys in (*self._retired, self._site.state.keys)])
         # A store that hangs is left behind: it must not hold up the end of the process.
-        closed.addTimeout(limits.STOP_TIMEOUT, self._reactor, lambda _result, _timeout: [])
-        await closed
+        await DeferredList([keys.close(limits.STOP_TIMEOUT) for keys in (*self._retired, self._site.state.keys)])
         self._threads.stop()
         globalLogPublisher.removeObserver(self._error_log)
         self._console.flush(FLUSH_TIMEOUT)
