@@ -32,6 +32,10 @@ class _Stop(KeyboardInterrupt):
     """SIGINT or SIGTERM has come."""
 
 
+class _ReaderGone(BaseException):
+    """Nobody reads standard output any more. No OSError, which whoever reads from the server would take for its own."""
+
+
 @contextmanager
 def endless() -> Iterator[None]:
     """A block that SIGINT and SIGTERM end, at once and as its normal end.
@@ -48,7 +52,7 @@ def endless() -> Iterator[None]:
 
     def lost(_number: int, _frame: FrameType | None) -> None:
         if active:
-            raise OutputClosedError
+            raise _ReaderGone
 
     # A signal that whoever started us had ignored stays so, as under nohup.
     before = {n: signal.getsignal(n) for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
@@ -61,6 +65,8 @@ def endless() -> Iterator[None]:
         yield
     except _Stop:
         _forget_stalled_reader()
+    except _ReaderGone:
+        raise OutputClosedError from None
     finally:
         active = False
         for number, handler in before.items():

@@ -139,7 +139,7 @@ def _row(event: AuditEvent, terminal: Terminal) -> str:
     )
     cells = [_cell(value, width + gap) for value, (_, width, gap) in zip(values, _COLUMNS, strict=True)]
     cells[1] = style(status) + cells[1].removeprefix(status)
-    return "".join(cells) + render(_rounded(event.latency) / 10**9)
+    return "".join(cells) + render(rounded(event.latency) / 10**9)
 
 
 def _cell(text: str, width: int) -> str:
@@ -152,7 +152,7 @@ def _time(nanoseconds: int) -> str:
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def _rounded(nanoseconds: int) -> int:
+def rounded(nanoseconds: int) -> int:
     """A latency with the digits that matter."""
     unit = next((unit for least, unit in _ROUNDING if nanoseconds >= least), 1)
     return (nanoseconds + unit // 2) // unit * unit

@@ -128,17 +128,17 @@ def _requests(last: Sample | None, before: Sample | None) -> tuple[list[str], li
     metrics = last.metrics
     counts = (metrics.requests_ok, metrics.requests_err, metrics.requests_fail)
     shares = [f"{count / last.requests:.2%}" if last.requests else _UNDEFINED for count in counts]
-    return [*map(str, counts), _rate(last, before), _latency(metrics.latency)], shares
+    return [*map(str, counts), request_rate(last, before), mean_latency(metrics.latency)], shares
 
 
-def _rate(last: Sample, before: Sample | None) -> str:
+def request_rate(last: Sample, before: Sample | None) -> str:
     """Requests per second in the time that was between the samples; not defined if the server has begun anew."""
     if before is None or last.requests < before.requests or last.time <= before.time:
         return _UNDEFINED
     return f"{(last.requests - before.requests) / (last.time - before.time):.2f}"
 
 
-def _latency(buckets: dict[float, int]) -> str:
+def mean_latency(buckets: dict[float, int]) -> str:
     """The mean of the bounds that the requests stayed below. Those above the last bound have none, and do not count."""
     total, seconds, below = 0, 0.0, 0
     for bound, count in buckets.items():
