@@ -177,18 +177,14 @@ class Connection:
             parts.append(self._http.send(h11.Data(data=body)))
         parts.append(self._http.send(h11.EndOfMessage()))
         self.sent = True
-        failure = None
         try:
             await self._stream.write(b"".join(part for part in parts if part), write_timeout)
         except ssl.SSLError:
             raise
-        except OSError as error:
+        except OSError:
             # The server may have said why, in an answer or a TLS alert, before it closed.
-            failure = error
-        try:
-            return await self._head(timeout if failure is None else write_timeout)
-        except ConnectionError as error:
-            raise failure or error from None
+            timeout = write_timeout
+        return await self._head(timeout)
 
     async def _head(self, timeout: float | None) -> Head:
         while True:
