@@ -1,16 +1,17 @@
 """The reference in docs/cli.md, from the table: `python -m kes.cli.reference docs/cli.md` writes it anew.
 
-What stands above the mark in the file stays as it is.
+What stands above the mark in the file stays as it is. What examples print is what `kes.cli.examples` has recorded.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from kes.cli.command import Command, line_of
+from kes.cli.examples import recorded
 from kes.cli.table import ROOT
 from kes.cli.usage import argument_help, option_help, option_label, options, synopsis
 
@@ -22,10 +23,10 @@ def render(page: str) -> str:
     head, mark, _ = page.partition(MARK)
     if not mark:
         raise ValueError("the page has no mark for the reference")
-    return f"{head}{MARK}\n" + "\n".join(_sections((ROOT,)))
+    return f"{head}{MARK}\n" + "\n".join(_sections((ROOT,), recorded()))
 
 
-def _sections(path: tuple[Command, ...]) -> Iterator[str]:
+def _sections(path: tuple[Command, ...], outputs: Mapping[str, str]) -> Iterator[str]:
     command = path[-1]
     yield from (f"### `{line_of(path)}`", "", command.summary, "")
     for paragraph in command.description:
@@ -40,9 +41,9 @@ def _sections(path: tuple[Command, ...]) -> Iterator[str]:
         yield _row(option_label(option), option_help(option), ", ".join(f"`{name}`" for name in option.variables))
     yield ""
     for purpose, line in command.examples:
-        yield from (purpose, "", "```sh", line, "```", "")
+        yield from (purpose, "", "```console", f"$ {line}", *outputs.get(line, "").splitlines(), "```", "")
     for child in command.commands:
-        yield from _sections((*path, child))
+        yield from _sections((*path, child), outputs)
 
 
 def _row(label: str, *cells: str) -> str:
