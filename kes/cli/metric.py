@@ -6,6 +6,7 @@ JSON for each sample, up to the first that cannot be had. What is not defined, a
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +52,9 @@ def run(given: Given, terminal: Terminal) -> None:
             else:
                 terminal.json(_document(sample.metrics))
         elif terminal.wants_prose:
-            # Without escape sequences, if that is asked for, there is no way back to the lines above.
-            _watch(client, rate, terminal, redraw=given.text("color") != "never")
+            # Without escape sequences there is no way back to the lines above.
+            plain = given.text("color") == "never" or os.environ.get("TERM") == "dumb"
+            _watch(client, rate, terminal, redraw=not plain)
         else:
             _stream(client, rate, terminal)
 

@@ -239,10 +239,11 @@ class TestTerminal:
         assert " ".join(shown[9:]).startswith("Hint: the identity ")
         assert max(map(len, shown)) < 80
 
-    def test_without_sequences(self, server: Server, folder: Path) -> None:
-        """With --color never there is no escape sequence, so the tables come one below the other."""
-        env = variables(server)
-        with in_terminal("metric", "-k", "--rate", "1ms", "--color=never", cwd=folder, env=env) as metric:
+    @pytest.mark.parametrize(("color", "term"), [("never", "xterm"), ("auto", "dumb")])
+    def test_without_sequences(self, server: Server, folder: Path, color: str, term: str) -> None:
+        """With --color never or TERM=dumb there is no escape sequence: the tables come one below the other."""
+        env = {**variables(server), "TERM": term}
+        with in_terminal("metric", "-k", "--rate", "1ms", "--color", color, cwd=folder, env=env) as metric:
             metric.wait_for(lambda metric: metric.out.count("Threads") >= 2)
             metric.signal(signal.SIGINT)
         assert "\x1b" not in metric.out
