@@ -513,6 +513,7 @@ _UPDATE = Command(
         *OUTPUT,
     ),
     arguments=(Argument("VERSION", "The release.", optional=True),),
+    examples=(("Be told how to upgrade.", "kes update"),),
 )
 
 _COMPLETION = Command(
