@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: dev test check install clean
+.PHONY: dev test check install man clean
 
 # Set up, and run a server to play with until Ctrl-C.
 dev: install
@@ -28,6 +28,10 @@ $(VENV)/.installed: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
 	touch $@
+
+# The manual pages, into build/man.
+man: install
+	$(BIN)/python -m kes.cli.man build/man
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

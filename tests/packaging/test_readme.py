@@ -19,9 +19,9 @@ def quick_start() -> list[str]:
 
 
 def test_quick_start(tmp_path: Path) -> None:
-    """A newcomer who types what the README says creates a key, gets a data key, and decrypts it."""
+    """A newcomer who types what the README says creates keys, gets data keys, and decrypts one, by `kes` and by curl."""
     require_tool("curl")
-    start, environment, commands = quick_start()
+    start, environment, by_kes, by_curl = quick_start()
     assert start == "make dev\n"
     names = re.findall(r"^export (\w+)=", environment, re.M)
     (tmp_path / ".venv").symlink_to(sys.prefix)
@@ -29,10 +29,14 @@ def test_quick_start(tmp_path: Path) -> None:
     with server:
         values = {"KES_SERVER": f"https://127.0.0.1:{server.port}", "KES_API_KEY": str(key)}
         assert names == list(values)
-        result = run("bash", "-eu", "-o", "pipefail", "-c", commands, cwd=tmp_path, env={**os.environ, **values})
+        shell = ("bash", "-eu", "-o", "pipefail", "-c")
+        told = run(*shell, by_kes, cwd=tmp_path, env={**os.environ, **values})
+        result = run(*shell, by_curl, cwd=tmp_path, env={**os.environ, **values})
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith("Key\nfirst-key\n{")
     assert (result.returncode, result.stderr) == (0, "")
     listed, generated, decrypted = (json.loads(line) for line in result.stdout.splitlines())
-    assert listed["names"] == ["my-key"]
+    assert listed["names"] == ["first-key", "my-key"]
     assert decrypted["plaintext"] == generated["plaintext"]
     assert (tmp_path / "client.pem").stat().st_mode & 0o077 == 0
 
