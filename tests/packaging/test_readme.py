@@ -19,7 +19,7 @@ def quick_start() -> list[str]:
 
 
 def test_quick_start(tmp_path: Path) -> None:
-    """A newcomer who types what the README says creates keys, gets data keys, and decrypts one, by `kes` and by curl."""
+    """Who types what the README says creates keys, gets data keys, and decrypts one, by `kes` and by curl."""
     require_tool("curl")
     start, environment, by_kes, by_curl = quick_start()
     assert start == "make dev\n"
