@@ -557,13 +557,14 @@ class Broken(Exception):
 def test_caller_that_fails() -> None:
     """If telling progress fails, keys that were begun are finished, no more are begun, and the error goes on."""
     source, target, stop = Hooked(), Hooked(), threading.Event()
+    stopped: list[bool] = []
     for number in range(100):
         source.create(f"k{number}", NEW)
         target.create(f"k{number}", OLD)
 
     def wait_from_the_second_on(call: str, name: str, when: str) -> None:
         if (call, when) == ("get", "before") and name != "k0":
-            assert stop.wait(20)
+            stopped.append(stop.wait(20))
 
     def tell(progress: Progress) -> None:
         if progress.done:
@@ -572,6 +573,7 @@ def test_caller_that_fails() -> None:
     source.hook = wait_from_the_second_on
     with pytest.raises(Broken):
         migrate(source, target, Mode.FORCE, tell=tell, stop=stop)
+    assert all(stopped)
     values = contents(target)
     assert len(values) == 100
     assert 1 <= [*values.values()].count(NEW) <= 1 + THREADS

@@ -63,7 +63,7 @@ def run(given: Given, terminal: Terminal) -> int:
         closing(_opened(target_file, lambda: open_target(target_settings, dry_run=dry_run))) as target,
         _deferred_signals() as (stop, received),
     ):
-        display = _Display(terminal, stop, silent=quiet or terminal.wants_json, dry_run=dry_run)
+        display = Display(terminal, stop, silent=quiet or terminal.wants_json, dry_run=dry_run)
         migration = Migration(source, target, pattern, mode, dry_run=dry_run)
         display.begin()
         try:
@@ -189,15 +189,24 @@ def _list(terminal: Terminal, lines: list[str]) -> None:
     terminal.complain("".join(f"{one_line(line)}\n" for line in lines))
 
 
-class _Display:
+class Display:
     """Progress on standard output: a line each second, or, on a terminal, a bar that is drawn over itself.
 
     The bar is blanks and a carriage return, and no escape sequence: it needs nothing of the terminal, and leaves it as
     it was.
     """
 
-    def __init__(self, terminal: Terminal, stop: Event, *, silent: bool, dry_run: bool) -> None:
+    def __init__(
+        self,
+        terminal: Terminal,
+        stop: Event,
+        *,
+        silent: bool = False,
+        dry_run: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._terminal = terminal
+        self._clock = clock
         self._stop = stop
         self._silent = silent
         self._dry_run = dry_run
@@ -209,11 +218,11 @@ class _Display:
     def begin(self) -> None:
         if not self._silent:
             self._terminal.print("Starting key migration:", "", flush=True)
-            self._next = time.monotonic() + (0 if self._bar else _LINE)
+            self._next = self._clock() + (0 if self._bar else _LINE)
 
     def show(self, progress: Progress) -> None:
         """Show the progress, if it is time to."""
-        now = time.monotonic()
+        now = self._clock()
         if self._silent or now < self._next:
             return
         self._next = now + (_REDRAW if self._bar else _LINE)
