@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from math import isfinite
 
 import msgspec
 
@@ -44,11 +45,15 @@ def parse_metrics(body: bytes) -> Metrics:
             if sample is None:
                 raise ValueError("no sample")
             name, labels, value = sample[1], sample[2] or "", float(sample[3])
+            if name.startswith("kes_") and not isfinite(value):
+                raise ValueError("not finite")
             bound = _BOUND.search(labels) if name == "kes_http_response_time_bucket" else None
             if bound is None:
                 values[name] += value
             elif bound[1] != "+Inf":
                 latency[float(bound[1])] += int(value)
+        if not all(map(isfinite, latency)):
+            raise ValueError("not finite")
         return Metrics(
             requests_ok=int(values["kes_http_request_success"]),
             requests_err=int(values["kes_http_request_error"]),

@@ -327,7 +327,15 @@ new_family{a="b"} NaN
 
 
 @pytest.mark.parametrize(
-    "text", [b"\xff", b"a b c d", b"kes_http_request_success NaN", b"kes_system_num_cpu +Inf", b"a x"]
+    "text",
+    [
+        b"\xff",
+        b"a b c d",
+        b"a x",
+        b"kes_http_request_success NaN",
+        b"kes_system_up_time +Inf",
+        b'kes_http_response_time_bucket{le="NaN"} 1',
+    ],
 )
 def test_what_is_no_metrics(text: bytes) -> None:
     """What is no Prometheus text, or no number where one is due, is InvalidResponse."""
