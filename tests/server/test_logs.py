@@ -114,7 +114,7 @@ def test_each_subscriber_gets_each_event(house: House) -> None:
 def test_a_stream_for_http10(house: House) -> None:
     """A 1.0 client gets the bare lines, and their end is the connection's."""
     connection = house.connect()
-    connection.send(get("/v1/log/audit", version="HTTP/1.0"))
+    connection.send(get("/v1/log/audit", "Connection: keep-alive", version="HTTP/1.0"))
     house.reactor.turn()
     head, _, body = connection.read().partition(b"\r\n\r\n")
     assert b"Transfer-Encoding" not in head

@@ -380,7 +380,7 @@ class HTTP1Connection(Protocol):
             return  # an answer given in the loop below; the loop goes on by itself
         self._corked = True
         try:
-            while not (self._lingering or self._closed or self._paused):
+            while not self._paused:
                 if self._body is not None:
                     if not self._read_body():
                         break
@@ -489,7 +489,6 @@ class HTTP1Connection(Protocol):
     def _refuse(self, error: ProtocolError) -> None:
         """Answer what cannot be framed as a request, and close."""
         self._close_after = self._unread = True
-        self._in_head = False
         if self._request is not None:
             # Its body broke off in the middle: it is answered, and recorded, as a request.
             self._body = None

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
 from kes.server.http import limits
@@ -169,6 +171,7 @@ class Calls:
 COSTLY = {
     "a Deferred": Deferred.__init__.__code__,
     "a delayed call": Clock.callLater.__code__,
+    "a moved timer": DelayedCall.reset.__code__,
     "a thread": threading.Thread.start.__code__,
 }
 
@@ -200,9 +203,10 @@ def test_the_watch_for_costly_calls_sees_them(house: House) -> None:
 def test_one_write_a_read(house: House) -> None:
     """All answers to what one read brought are written at once."""
     connection = house.connect()
-    connection.send(put("/v1/key/generate/k") * 20)
-    assert connection.writes == 1
-    assert len(parse_answers(connection.read())) == 20
+    for reads in range(1, 30):
+        connection.send(put("/v1/key/generate/k") * 20)
+        assert connection.writes == reads
+        assert len(parse_answers(connection.read())) == 20
 
 
 # Bodies
@@ -528,6 +532,7 @@ def test_lengths_that_are_fine(house: House, value: str) -> None:
         (b"GET /version HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET /version HTTP/1.0\r\n\r\n", 200),
         (b"GET /version HTTP/1.1\nHost: kes\n\n", 400),
+        (b"\n\n", 400),
         (b"GET /version HTTP/1.1\r\nHost: kes\r\nX: y\n\n", 400),
         (b"GET /version HTTP/1.1\nHost: kes\r\n\r\n", 400),
         (b"GET /version HTTP/2.0\r\nHost: kes\r\n\r\n", 505),
@@ -895,6 +900,36 @@ def test_gone_in_the_middle_of_a_header(house: House) -> None:
     assert house.at_rest()
 
 
+def test_who_waits_for_the_end_of_a_request(cold: House) -> None:
+    """A request tells when its answer is out, or that its connection is gone."""
+    connection = cold.connect()
+    for end in (cold.threads.work, connection.drop):
+        connection.send(put("/v1/key/create/cold"))
+        heard: list[Any] = []
+        connection._protocol._request.notifyFinish().addBoth(heard.append)
+        assert heard == []
+        end()
+        assert len(heard) == 1
+    assert heard[0].check(ConnectionLost)
+    cold.threads.work()
+
+
+def test_writes_to_a_stream(house: House) -> None:
+    """Writing nothing does not end a stream, and writing after its end does nothing."""
+    connection = house.connect()
+    connection.send(get("/v1/log/error"))
+    connection.read()
+    request = connection._protocol._request
+    request.write(b"")
+    request.write(b"x")
+    assert connection.read() == b"1\r\nx\r\n"
+    connection.drop()
+    writes = connection.writes
+    request.write(b"y")
+    request.finish()
+    assert connection.writes == writes
+
+
 # Peers that do not read
 
 
@@ -964,6 +999,29 @@ def test_a_slow_body_after_a_pause(house: House) -> None:
     house.reactor.advance(15)
     answers = parse_answers(heard + connection.read_all())
     assert [a.status for a in answers] == [200] * 100 + [504]
+
+
+def test_a_slow_body_during_a_pause(house: House) -> None:
+    """A body that was awaited when writing paused has its time limit from when the peer reads again."""
+    connection = house.connect()
+    connection.send(get("/v1/metrics"))
+    count = HIGH_WATER * 3 // 4 // len(connection.read())
+    connection.send(get("/v1/metrics") * count)
+    connection.send(get("/v1/metrics") * count + put("/v1/key/hmac/k", HMAC)[:-1])
+    assert connection._protocol._paused
+    assert connection._protocol._body is not None
+    house.reactor.advance(60)
+    heard = connection.read()
+    house.reactor.advance(15)
+    answers = parse_answers(heard + connection.read_all())
+    assert [a.status for a in answers] == [200] * 2 * count + [504]
+
+
+def test_many_small_requests_in_one_read(house: House) -> None:
+    """However many requests come at once, answering them takes no deeper stack."""
+    connection = house.connect()
+    connection.send(get("/x") * 900)
+    assert len(parse_answers(connection.read_all())) == 900
 
 
 def test_a_last_answer_that_is_read_slowly(house: House) -> None:
