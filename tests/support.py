@@ -81,7 +81,10 @@ def client_context(folder: Path, key: APIKey | None, ca: Path | None = None) -> 
     if key is not None:
         pem = folder / f"client-{key.identity}.pem"
         if not pem.exists():
-            pem.write_bytes(b"".join(make_client_certificate(key, datetime.now(UTC))))
+            # In one step: another thread may be about to read it.
+            new = pem.with_suffix(f".{threading.get_ident()}")
+            new.write_bytes(b"".join(make_client_certificate(key, datetime.now(UTC))))
+            new.replace(pem)
         context.load_cert_chain(pem)
     return context
 
