@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -33,7 +33,7 @@ _CLOSED = b'{"message":"log stream closed: too many events were not read in time
 class Reactor(Protocol):
     """What is needed of an IReactorTime and IReactorFromThreads."""
 
-    def callLater(self, delay: float, function: Callable[..., Any], /) -> IDelayedCall: ...
+    def callLater(self, delay: float, function: Callable[..., Any], /) -> object: ...
     def callFromThread(self, function: Callable[..., Any], /, *args: Any) -> None: ...
 
 
@@ -60,7 +60,7 @@ class Feed:
         self.subscribers.add(subscriber)
         request.registerProducer(subscriber)
         # The client's end is the normal end of a stream: either way there is nothing to report.
-        request.notifyFinish().addBoth(lambda _: subscriber.lost())
+        request.notifyFinish().addBoth(lambda _: self.subscribers.discard(subscriber))
         request.stream(NDJSON)
 
 
@@ -76,7 +76,7 @@ class Subscriber:
         self._size = 0  # bytes of it
         self._paused = False
         self._ended = False
-        self._flush_call: IDelayedCall | None = None
+        self._scheduled = False
 
     def push(self, line: bytes) -> None:
         self._size += len(line)
@@ -90,14 +90,15 @@ class Subscriber:
             return
         if self._size >= _FLUSH_AT:
             self._flush()
-        elif self._flush_call is None:
-            self._flush_call = self._reactor.callLater(0, self._flush)
+        elif not self._scheduled:
+            self._scheduled = True
+            self._reactor.callLater(0, self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._scheduled = False
+        self._flush()
 
     def _flush(self) -> None:
-        if self._flush_call is not None:
-            if self._flush_call.active():
-                self._flush_call.cancel()
-            self._flush_call = None
         if self._backlog and not self._paused:
             data = b"".join(self._backlog)
             self._backlog.clear()
@@ -114,19 +115,10 @@ class Subscriber:
         self._flush()
 
     def stopProducing(self) -> None:
-        """The server stops: what is there goes out, and the stream ends."""
-        self._paused = False
+        """The server stops: the stream ends when its client has taken what is there."""
         self._ended = True
         self._leave(self)
         self._flush()
-
-    def lost(self) -> None:
-        """The stream has ended."""
-        self._leave(self)
-        self._backlog.clear()
-        if self._flush_call is not None:
-            self._flush_call.cancel()
-            self._flush_call = None
 
 
 @implementer(ILogObserver)

@@ -88,6 +88,18 @@ def test_events_of_one_turn_are_one_write(house: House) -> None:
     assert connection.writes == writes + 1
 
 
+def test_many_events_of_one_turn(house: House) -> None:
+    """Events do not gather without bound until the turn ends, nor are they pushed at a client that does not read."""
+    connection = subscribe(house)
+    connection.read()
+    house.ask(get("/" + "x" * 7000) * 30)
+    written = connection.unread
+    assert HIGH_WATER <= written < 2 * HIGH_WATER
+    house.reactor.turn()
+    assert connection.unread == written
+    assert len(events(connection.read_all())) == 30
+
+
 def test_error_events_are_delivered(house: House) -> None:
     """A subscriber gets every event of the error log as a message, also those below the console's level."""
     house.error_log.level = level.ERROR
@@ -232,6 +244,7 @@ def test_stop_ends_the_stream_of_a_slow_subscriber(house: House) -> None:
     connection.read()
     count = flood(house, 4 * HIGH_WATER)
     connection._protocol.stop()
+    assert not house.audit_feed.subscribers
     assert len(events(connection.read_all(), ended=True)) == count
     assert connection.closed
 
