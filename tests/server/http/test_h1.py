@@ -914,6 +914,21 @@ def test_who_waits_for_the_end_of_a_request(cold: House) -> None:
     cold.threads.work()
 
 
+def test_only_the_first_answer_counts(cold: House) -> None:
+    """Whatever answers a request a second time is not heard, and not recorded."""
+    for target in ("/v1/key/create/cold", "/v1/log/error"):
+        connection = cold.connect()
+        connection.send(get(target, method="GET" if "log" in target else "PUT"))
+        request = connection._protocol._request
+        request.answer(200)
+        request.answer(500)
+        request.stream(b"x/y")
+        connection.drop()
+    assert cold.codes == [200, 200]
+    cold.threads.work()
+    assert cold.codes == [200, 200]
+
+
 def test_writes_to_a_stream(house: House) -> None:
     """Writing nothing does not end a stream, and writing after its end does nothing."""
     connection = house.connect()
@@ -1056,6 +1071,7 @@ def test_a_refusal_after_answers_that_are_read_slowly(house: House) -> None:
 def test_stop_closes_idle_connections(house: House) -> None:
     """A connection without a request closes at once when the server stops."""
     connection = house.connect()
+    assert house.site.connections == {connection._protocol}  # those that the service stops
     connection.send(get("/version")[:5])
     connection._protocol.stop()
     assert connection.closed
