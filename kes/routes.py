@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 
 MAX_BODY = 1048576  # bytes; the limit of every route that takes a body
 
@@ -65,5 +64,3 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/log/error", timeout=0),
     Route("GET", "/v1/log/audit", timeout=0),
 )
-
-BY_PATH: MappingProxyType[str, Route] = MappingProxyType({route.path: route for route in ROUTES})

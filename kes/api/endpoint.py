@@ -71,6 +71,8 @@ class Endpoint(Resource):
 
     def locate(self, argument: str, given: bool) -> str | None:
         """The path that policies match for a request with this argument; None if the route takes none."""
+        if self.route.takes_argument:
+            return self.route.path + argument
         return None if given else self.route.path
 
     def begin(self, request: Request) -> int:

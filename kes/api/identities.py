@@ -7,7 +7,7 @@ import msgspec
 from kes import errors
 from kes.api.answers import encode
 from kes.api.endpoint import Endpoint
-from kes.api.listing import matched_prefix, page_of
+from kes.api.listing import ListEndpoint, page_of
 from kes.api.policies import rules
 from kes.identity import Identity
 from kes.names import is_identity, is_valid_name
@@ -31,9 +31,6 @@ class IdentityPage(msgspec.Struct):
 
 
 class Describe(Endpoint):
-    def locate(self, argument: str, given: bool) -> str | None:
-        return self.route.path + argument
-
     def handle(self, request: Request) -> bytes:
         name, state = request.argument, request.state
         if not is_valid_name(name):
@@ -69,10 +66,7 @@ class DescribeSelf(Endpoint):
         )
 
 
-class List(Endpoint):
-    def locate(self, argument: str, given: bool) -> str | None:
-        return self.route.path + matched_prefix(argument)
-
+class List(ListEndpoint):
     def handle(self, request: Request) -> bytes:
         state = request.state
         known: list[str] = list(state.assigned)

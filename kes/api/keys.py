@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from kes import errors, keystore
 from kes.api.answers import encode
 from kes.api.endpoint import Endpoint
-from kes.api.listing import continue_at, matched_prefix, read_pattern
+from kes.api.listing import ListEndpoint, continue_at, read_pattern
 from kes.crypto import KEY_SIZE, Algorithm, DecryptionError, Key
 from kes.errors import APIError
 from kes.names import is_valid_name
@@ -105,9 +105,6 @@ def or_store_error(deferred: Deferred[T], request: Request, message: str) -> Def
 
 class KeyEndpoint(Endpoint):
     """A route whose argument is a key's name."""
-
-    def locate(self, argument: str, given: bool) -> str | None:
-        return self.route.path + argument
 
     def handle(self, request: Request) -> bytes | Deferred[bytes] | None:
         if not is_valid_name(request.argument):
@@ -236,10 +233,7 @@ class Describe(KeyEndpoint):
         return encode(DescribeAnswer(name, str(key.secret.algorithm), created_at, key.created_by))
 
 
-class List(Endpoint):
-    def locate(self, argument: str, given: bool) -> str | None:
-        return self.route.path + matched_prefix(argument)
-
+class List(ListEndpoint):
     def handle(self, request: Request) -> Deferred[bytes]:
         prefix, start_at = read_pattern(request.argument)
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
+from kes.api.endpoint import Endpoint
 from kes.errors import InvalidPattern
 from kes.keystore import PAGE
 from kes.names import is_valid_name, list_prefix
 
 
-def matched_prefix(argument: str) -> str:
-    """What of a list route's argument policies match: the prefix, however the listing goes on."""
-    return argument.partition("*")[0]
+class ListEndpoint(Endpoint):
+    """A route that lists names. Policies match its prefix, however the listing goes on."""
+
+    def locate(self, argument: str, given: bool) -> str | None:
+        return self.route.path + argument.partition("*")[0]
 
 
 def read_pattern(argument: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import msgspec
 from kes import errors
 from kes.api.answers import PageAnswer, encode
 from kes.api.endpoint import Endpoint
-from kes.api.listing import matched_prefix, page_of
+from kes.api.listing import ListEndpoint, page_of
 from kes.names import is_valid_name
 from kes.policy import Policy
 from kes.server.http.request import Request
@@ -30,9 +30,6 @@ def rules(patterns: tuple[str, ...]) -> dict[str, dict[str, str]]:
 
 class PolicyEndpoint(Endpoint):
     """A route whose argument is a policy's name."""
-
-    def locate(self, argument: str, given: bool) -> str | None:
-        return self.route.path + argument
 
     def policy(self, request: Request) -> Policy:
         if not is_valid_name(request.argument):
@@ -58,10 +55,7 @@ class Read(PolicyEndpoint):
         return self.encoded(request.state, policy.name, policy.allow, policy.deny)
 
 
-class List(Endpoint):
-    def locate(self, argument: str, given: bool) -> str | None:
-        return self.route.path + matched_prefix(argument)
-
+class List(ListEndpoint):
     def handle(self, request: Request) -> bytes:
         names, following = page_of(sorted(request.state.policies), request.argument)
         return encode(PageAnswer(names, following))

@@ -20,7 +20,7 @@ from kes.config import level
 from kes.config.address import Address
 from kes.config.errors import ConfigError
 from kes.config.loader import load as load_config
-from kes.config.model import TLS, Config, Log
+from kes.config.model import API, TLS, Config, Log
 from kes.crypto import Algorithm, Key
 from kes.crypto.storedkey import encode
 from kes.identity import APIKey, Identity
@@ -67,10 +67,6 @@ class Parts:
     store: KeyStore
     algorithm: Algorithm
     api_key: APIKey | None = None
-
-    @property
-    def listen_at(self) -> Address:
-        return self.config.address
 
 
 def load(arguments: Arguments, environ: Mapping[str, str]) -> Parts:
@@ -151,10 +147,9 @@ def make_state(parts: Parts, forwarder: Forwarder, run: Run, clock: IReactorTime
     config = parts.config
     routes = {}
     for route in ROUTES:
-        settings = config.api.get(route.path)
-        timeout = settings.timeout if settings is not None else None
-        skip_auth = settings.skip_auth if settings is not None else False
-        routes[route.path] = RouteSettings(float(route.timeout) if timeout is None else timeout, skip_auth)
+        settings = config.api.get(route.path, API())
+        timeout = float(route.timeout) if settings.timeout is None else settings.timeout
+        routes[route.path] = RouteSettings(timeout, settings.skip_auth)
     expiry = config.cache
     return State(
         admin=config.admin if config.admin_enabled else "",

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -38,6 +37,7 @@ from kes.server.logs import AuditLog, ErrorLog, Feed
 from kes.server.metrics import Metrics
 from kes.server.recorder import Recorder
 from kes.server.state import RouteSettings, State
+from tests.support import Answer
 
 ADMIN = Identity("a" * 64)
 APP = Identity("b" * 64)
@@ -220,23 +220,6 @@ class Transport:
 
     def getPeer(self) -> IPv4Address:
         return IPv4Address("TCP", ADDRESS, 49152)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A response. Header names are in lower case; `Date` is taken out, as it depends on the time."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def message(self) -> str:
-        return self.json["message"]
 
 
 def parse_answers(data: bytes, methods: Iterable[str] = ()) -> list[Answer]:
