@@ -38,7 +38,7 @@ _FORWARDED_REMEMBERED: Final = 1024  # forwarded certificates
 _FORWARDED_TTL: Final = 60.0  # seconds that their verification is remembered
 _MAX_DEPTH: Final = 8  # authorities between a client's certificate and the one trusted
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # TLS 1.2; all of TLS 1.3 are of this kind
-_PROTOCOLS: Final = (b"http/1.1",)
+_PROTOCOLS: Final = (b"h2", b"http/1.1")
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h that a client's certificate runs into.
 _MALFORMED: Final = 1  # ours where OpenSSL found nothing: X509_V_ERR_UNSPECIFIED

@@ -30,7 +30,7 @@ from kes.keycache import KeyCache
 from kes.keystore.memory import MemoryStore
 from kes.policy import Policy
 from kes.routes import ROUTES
-from kes.server.http.h1 import HTTP1Connection
+from kes.server.http.connection import Connection, Handshake
 from kes.server.http.request import Peer
 from kes.server.http.site import Site
 from kes.server.logs import AuditLog, ErrorLog, Feed
@@ -106,8 +106,10 @@ class Transport:
     TLSMemoryBIOProtocol, and refuses what that would not take.
     """
 
-    def __init__(self, reactor: Reactor, protocol: HTTP1Connection, peer: Peer | None) -> None:
+    def __init__(self, reactor: Reactor, protocol: Handshake, peer: Peer | None, speaks: bytes | None) -> None:
         self.peer = peer
+        self.negotiatedProtocol = speaks
+        self.wrappedProtocol: Handshake | Connection = protocol
         self.writes = 0
         self.closed = False  # the server has said that it is done
         self.aborted = False
@@ -115,7 +117,6 @@ class Transport:
         self.options: set[str] = set()
         self.reading_paused = False
         self._reactor = reactor
-        self._protocol = protocol
         self._sent: deque[bytes] = deque()
         self._written = bytearray()
         self._producer: IPushProducer | None = None
@@ -163,14 +164,14 @@ class Transport:
 
     def _deliver(self) -> None:
         while self._sent and not (self.reading_paused or self.gone or self.aborted):
-            self._protocol.dataReceived(self._sent.popleft())
+            self.wrappedProtocol.dataReceived(self._sent.popleft())
 
     def _lose(self, reason: Exception) -> None:
         if not self.gone:
             self.gone = True
             if self._producer is not None:
                 self._producer.stopProducing()
-            self._protocol.connectionLost(Failure(reason))
+            self.wrappedProtocol.connectionLost(Failure(reason))
 
     # The server's side
 
@@ -297,18 +298,18 @@ class House:
             started_at=0,
         )
 
-    def open(self, peer: Peer | None) -> Transport:
-        """A connection whose handshake is still to come."""
+    def open(self, peer: Peer | None, speaks: bytes | None = None) -> Transport:
+        """A connection whose handshake is still to come; in it `speaks` is chosen by ALPN."""
         protocol = self.site.buildProtocol(None)
-        transport = Transport(self.reactor, protocol, peer)
+        transport = Transport(self.reactor, protocol, peer, speaks)
         protocol.makeConnection(transport)
         return transport
 
-    def connect(self, identity: Identity | None = ADMIN) -> Transport:
+    def connect(self, identity: Identity | None = ADMIN, speaks: bytes | None = None) -> Transport:
         """A connection of a client with that identity; None: without a certificate."""
         refusal: APIError | None = None if identity else CertificateRequired()
-        transport = self.open(Peer(ADDRESS, identity, refusal))
-        transport._protocol.handshakeCompleted()
+        transport = self.open(Peer(ADDRESS, identity, refusal), speaks)
+        transport.wrappedProtocol.handshakeCompleted()
         return transport
 
     def ask(self, request: bytes, identity: Identity | None = ADMIN) -> list[Answer]:

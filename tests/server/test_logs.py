@@ -132,7 +132,7 @@ def test_a_stream_for_http10(house: House) -> None:
     assert b"Transfer-Encoding" not in head
     assert b"Connection: close" in head
     assert json.loads(body)["response"]["code"] == 200
-    connection._protocol.stop()
+    connection.wrappedProtocol.stop()
     assert connection.read() == b""
     assert connection.closed
 
@@ -224,7 +224,7 @@ def test_stop_ends_streams(house: House, version: str) -> None:
     connection = subscribe(house, version=version)
     connection.read()
     house.ask(get("/version"))
-    connection._protocol.stop()
+    connection.wrappedProtocol.stop()
     heard = connection.read()
     if version == "HTTP/1.1":
         (event,) = events(heard, ended=True)
@@ -243,7 +243,7 @@ def test_stop_ends_the_stream_of_a_slow_subscriber(house: House) -> None:
     connection = subscribe(house)
     connection.read()
     count = flood(house, 4 * HIGH_WATER)
-    connection._protocol.stop()
+    connection.wrappedProtocol.stop()
     assert not house.audit_feed.subscribers
     assert len(events(connection.read_all(), ended=True)) == count
     assert connection.closed

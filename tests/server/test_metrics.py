@@ -106,7 +106,7 @@ def test_a_time_falls_into_its_bucket(seconds: float, bucket: int) -> None:
     house = House()
     connection = house.connect()
     connection.send(put("/v1/key/create/k", b"x")[:-1])
-    request = connection._protocol._request
+    request = connection.wrappedProtocol._request
     assert request is not None
     house.site._recorder.began(request)
     house.site._recorder.answered(request, 200, seconds)

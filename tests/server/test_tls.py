@@ -692,10 +692,18 @@ def test_no_authorities_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("offered", "chosen"), [(["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1"), (["h2"], None), ([], None)]
+    ("offered", "chosen"),
+    [
+        (["http/1.1"], "http/1.1"),
+        (["h2", "http/1.1"], "h2"),
+        (["http/1.1", "h2"], "h2"),
+        (["h2"], "h2"),
+        (["h3", "http/1.0"], None),
+        ([], None),
+    ],
 )
 def test_alpn(dial: Dial, offered: list[str], chosen: str | None) -> None:
-    """Of the protocols offered, HTTP/1.1 is chosen; a client that offers only others is told of none."""
+    """HTTP/2 is chosen where it is offered, else HTTP/1.1; a client that offers only others is told of none."""
     using = ssl._create_unverified_context()
     if offered:
         using.set_alpn_protocols(offered)

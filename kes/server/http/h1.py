@@ -9,35 +9,23 @@ site's business.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHandshakeListener,
-    IPushProducer,
-    IReactorTime,
-)
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from kes.errors import BadRequest, TimedOut
 from kes.server.http import limits
+from kes.server.http.connection import Connection
 from kes.server.http.request import JSON, NO_HEADERS, Peer, Request
+from kes.server.http.syntax import CONTROL, LENGTH, TARGET, TOKEN, ProtocolError
 
 if TYPE_CHECKING:
     from kes.server.http.site import Site
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TARGET = re.compile(rb"[\x21-\x22\x24-\x7e]+")  # visible ASCII less the fragment's '#'
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_LENGTH = re.compile(rb"[0-9]{1,19}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _SHORTEST_TIMEOUT = 0.001  # seconds; 0 would be none at all
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -49,15 +37,6 @@ _REASONS = {
     500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
 }  # fmt: skip
-
-
-class ProtocolError(Exception):
-    """The peer's bytes are no request that this server takes; answered with `status`, then the connection closes."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 class Fields(NamedTuple):
@@ -73,7 +52,7 @@ class Fields(NamedTuple):
 def parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     """Method, target and version (`HTTP/1.1` or `HTTP/1.0`) of a request line (RFC 9112, section 3)."""
     parts = line.split(b" ")
-    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not _TARGET.fullmatch(parts[1]):
+    if len(parts) != 3 or not TOKEN.fullmatch(parts[0]) or not TARGET.fullmatch(parts[1]):
         raise ProtocolError(400, "malformed request line")
     method, target, version = parts
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
@@ -87,10 +66,10 @@ def _parse_field(line: bytes) -> tuple[bytes, bytes]:
     """Name, in lower case, and value of one field line."""
     name, colon, value = line.partition(b":")
     # A folded line begins with white space, and a space before the colon is no token either.
-    if not colon or not _TOKEN.fullmatch(name):
+    if not colon or not TOKEN.fullmatch(name):
         raise ProtocolError(400, "malformed header field")
     value = value.strip(b" \t")
-    if _CONTROL.search(value):
+    if CONTROL.search(value):
         raise ProtocolError(400, "malformed header field")
     return name.lower(), value
 
@@ -129,7 +108,7 @@ def parse_fields(block: bytes) -> Fields:
             raise ProtocolError(501, "unknown transfer coding")
         length = -1
     elif lengths:
-        if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        if len(lengths) > 1 or not LENGTH.fullmatch(lengths[0]):
             raise ProtocolError(400, "invalid Content-Length")
         length = int(lengths[0])
     return Fields(tuple(headers), length, expects_continue, frozenset(connection), hosts)
@@ -221,18 +200,11 @@ class _Chunked:
                 self._left = size + 2
 
 
-@implementer(IHandshakeListener, IPushProducer)
-class HTTP1Connection(Protocol):
-    """One client's connection. At most one request is under way; those sent ahead of it wait in the buffer."""
+class HTTP1Connection(Connection):
+    """At most one request is under way; those sent ahead of it wait in the buffer."""
 
-    transport: TLSMemoryBIOProtocol
-
-    def __init__(self, site: Site, clock: IReactorTime, peer_of: Callable[[TLSMemoryBIOProtocol], Peer | None]) -> None:
-        self._site = site
-        self._clock = clock
-        self._peer_of = peer_of
-        self._peer: Peer | None = None
-        self._buffer = b""
+    def __init__(self, site: Site, clock: IReactorTime, peer: Peer) -> None:
+        super().__init__(site, clock, peer)
         self._request: Request | None = None  # whose body is awaited, or whose answer is under way
         self._body: _Sized | _Chunked | None = None  # that is awaited
         self._limit = 0  # bytes of the body
@@ -240,43 +212,12 @@ class HTTP1Connection(Protocol):
         self._head_only = False  # the running answer is to a HEAD
         self._http10 = False
         self._stopping = False
+        self._draining = False
         self._unread = False  # the peer may still be sending what is not going to be read
         self._lingering = False  # the last answer is out; what the peer still sends is dropped
-        self._closed = False
-        self._paused = False  # the peer does not read what was written
-        self._reading_paused = False
         self._in_head = False  # a request's header has begun, and not ended
-        self._out: list[bytes] = []
-        self._out_size = 0  # bytes
-        self._corked = False
-        self._deadline = inf
-        self._timer: IDelayedCall | None = None
 
-    # The connection's life
-
-    def connectionMade(self) -> None:
-        if not self._site.admit(self):
-            self.abort()
-            return
-        self.transport.setTcpNoDelay(True)
-        self.transport.setTcpKeepAlive(True)
-        self._expect()
-
-    def handshakeCompleted(self) -> None:
-        self._peer = self._peer_of(self.transport)
-        if self._peer is None:
-            self.abort()
-            return
-        self.transport.registerProducer(self, True)
-        self._expect()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._site.connections.discard(self)
-        self._buffer = b""  # an answer under way may keep this object for a while
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._peer is None:
-            self._site.handshake_failed(self.transport, reason)
+    def _lost(self, reason: Failure) -> None:
         request, self._request = self._request, None
         body, self._body = self._body, None
         if request is not None:
@@ -286,22 +227,19 @@ class HTTP1Connection(Protocol):
             request.finished(reason)
 
     def stop(self) -> None:
-        """Close as soon as no request is under way; a streamed answer ends now."""
         self._stopping = True
         if self._request is None:
             self._close()
         elif self._request.producer is not None:
             self._request.producer.stopProducing()
 
-    def abort(self) -> None:
-        self.transport.abortConnection()
+    def drain(self) -> None:
+        # The next answer says that it is the last: to close now could meet a request that is on its way.
+        self._draining = True
 
-    # Time limits: one timer a connection, moved only when it would ring too late
+    # Time limits
 
     def _time_limit(self) -> float:
-        """How many seconds the connection may stay in the state that it is in."""
-        if self._peer is None:
-            return limits.HANDSHAKE_TIMEOUT
         if self._paused:
             return limits.IDLE_TIMEOUT
         if self._closed:
@@ -313,24 +251,9 @@ class HTTP1Connection(Protocol):
             return inf if self._body is None else self._request.timeout or limits.IDLE_TIMEOUT
         return limits.HEAD_TIMEOUT if self._in_head else limits.IDLE_TIMEOUT
 
-    def _expect(self) -> None:
-        """Start the time limit of a state that was just entered."""
-        limit = self._time_limit()
-        self._deadline = self._clock.seconds() + limit
-        if limit == inf:
-            return
-        if self._timer is None:
-            self._timer = self._clock.callLater(limit, self._ring)
-        elif self._timer.getTime() > self._deadline:
-            self._timer.reset(limit)
-
-    def _ring(self) -> None:
-        self._timer = None
-        left = self._deadline - self._clock.seconds()
-        if left > 0:
-            if left != inf:
-                self._timer = self._clock.callLater(left, self._ring)
-        elif self._peer is None or self._closed or self._paused:
+    def _time_is_up(self, now: float) -> None:
+        self._deadline = inf
+        if self._closed or self._paused:
             self.abort()
         elif self._lingering:
             self._close()
@@ -346,30 +269,18 @@ class HTTP1Connection(Protocol):
 
     # Flow control
 
-    def pauseProducing(self) -> None:
-        """The peer reads slower than we write: take no more requests, and give it so long to catch up."""
-        self._paused = True
-        self._expect()
+    def _pause_producers(self) -> None:
         if self._request is not None and self._request.producer is not None:
             self._request.producer.pauseProducing()
 
-    def resumeProducing(self) -> None:
-        self._paused = False
-        if self._closed:
-            self._say_goodbye()
-            return
-        self._expect()
+    def _resume_producers(self) -> None:
         if self._request is not None and self._request.producer is not None:
             self._request.producer.resumeProducing()
-        self._advance()
-
-    def stopProducing(self) -> None:
-        """The transport is gone; connectionLost says so too."""
 
     # From bytes to requests
 
     def dataReceived(self, data: bytes) -> None:
-        if self._lingering or self._closed or self._peer is None:
+        if self._lingering or self._closed:
             return
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
@@ -393,17 +304,8 @@ class HTTP1Connection(Protocol):
             self._flush()
         self._pause_reading(len(self._buffer) > limits.MAX_PIPELINED)
 
-    def _pause_reading(self, pause: bool) -> None:
-        if pause != self._reading_paused:
-            self._reading_paused = pause
-            if pause:
-                self.transport.pauseProducing()
-            else:
-                self.transport.resumeProducing()
-
     def _read_head(self) -> bool:
         """Take one request's head off the buffer. False: it is not all there yet."""
-        assert self._peer is not None
         buffer = self._buffer
         # RFC 9112, section 2.2: some clients send an empty line too many.
         start = 2 if buffer.startswith(b"\r\n") else 0
@@ -428,7 +330,9 @@ class HTTP1Connection(Protocol):
             raise ProtocolError(400, "expected one Host header")
         if self._http10 and fields.length < 0:
             raise ProtocolError(400, "chunked body in HTTP/1.0")
-        self._close_after = b"close" in fields.connection or (self._http10 and b"keep-alive" not in fields.connection)
+        self._close_after = (
+            self._draining or b"close" in fields.connection or (self._http10 and b"keep-alive" not in fields.connection)
+        )
         self._buffer = buffer = buffer[end + 4 :]
         self._head_only = method == b"HEAD"
         self._request = request = Request(self, self._peer, method, target, fields.headers)
@@ -494,7 +398,7 @@ class HTTP1Connection(Protocol):
             self._body = None
             self._site.refuse(self._request, BadRequest(error.message))
             return
-        body = msgspec.json.encode({"message": error.message}) + b"\n"
+        body = error.body()
         self._write(self._head(error.status, NO_HEADERS, JSON, b"Content-Length: %d\r\n" % len(body)) + body)
         self._ended()
 
@@ -563,40 +467,3 @@ class HTTP1Connection(Protocol):
             self._expect()
         else:
             self._close()
-
-    def _close(self) -> None:
-        """Close once all that was written is on its way."""
-        if not self._closed:
-            self._closed = True
-            self._leave_unread()
-            if not self._paused:
-                self._say_goodbye()
-
-    def _leave_unread(self) -> None:
-        """Send what there is; from now on nothing that comes is looked at."""
-        self._flush_now()
-        self._buffer = b""
-        self._pause_reading(False)
-
-    def _say_goodbye(self) -> None:
-        """Tell the peer that this is the end; one that does not answer is cut off."""
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        self._expect()
-
-    def _write(self, data: bytes) -> None:
-        self._out.append(data)
-        self._out_size += len(data)
-        if self._out_size > limits.MAX_UNWRITTEN:
-            self._flush_now()
-
-    def _flush(self) -> None:
-        if not self._corked:
-            self._flush_now()
-
-    def _flush_now(self) -> None:
-        if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
-            self._out_size = 0
-            self.transport.write(data)

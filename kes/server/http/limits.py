@@ -27,3 +27,23 @@ MAX_CONNECTIONS: Final = 16_384
 
 # A subscriber of a log stream that does not keep up is dropped at this many bytes of events that it has not taken.
 MAX_LOG_BACKLOG: Final = 2 * 1024 * 1024
+
+# HTTP/2.
+MAX_STREAMS: Final = 256  # requests under way on a connection, those among them whose streams the client has reset
+MAX_HEAD_FRAMES: Final = 16  # that a header block may be cut into
+CONNECTION_WINDOW: Final = 1024 * 1024  # bytes of DATA under way to the server
+MAX_HELD: Final = 16 * 1024 * 1024  # bytes of request bodies, with their headers, and of answers that wait for a window
+MAX_IGNORED: Final = 512  # streams ended by the server, of which more may come
+MAX_REMEMBERED_BLOCKS: Final = 64  # header blocks whose meaning a connection remembers
+MAX_REMEMBERED_BLOCK: Final = 1024  # bytes of the longest of them
+DRAIN_TIMEOUT: Final = 30.0  # for a client to move to a new connection; then no more streams are taken on the old one
+
+# Streams that end before their answer, by the client's will or by its fault: at once, a second, and per answer.
+RESETS: Final = 256
+RESET_RATE: Final = 50.0
+RESETS_PER_REQUEST: Final = 1
+
+# Frames that bring no request forward (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, …), likewise.
+EXTRA_FRAMES: Final = 2048
+EXTRA_FRAME_RATE: Final = 100.0
+EXTRA_FRAMES_PER_REQUEST: Final = 8

@@ -21,7 +21,9 @@ from twisted.web.resource import Resource, getChildForRequest
 from kes.api.endpoint import Endpoint, Missing
 from kes.errors import APIError, BodyTooLarge, MethodNotAllowed, NotFound
 from kes.server.http import limits
+from kes.server.http.connection import Connection, Handshake
 from kes.server.http.h1 import HTTP1Connection
+from kes.server.http.h2 import HTTP2Connection
 from kes.server.http.request import Peer, Request
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Site(Factory):
         handshake_failed: Callable[[TLSMemoryBIOProtocol, Failure], None],
     ) -> None:
         self.state = state
-        self.connections: set[HTTP1Connection] = set()
+        self.connections: set[Handshake | Connection] = set()
         self.handshake_failed = handshake_failed
         self._root = root
         self._recorder = recorder
@@ -92,10 +94,18 @@ class Site(Factory):
         # The same few targets come again and again; the tree behind them never changes.
         self._find_memo = lru_cache(maxsize=_TARGETS)(self._find)
 
-    def buildProtocol(self, address: IAddress | None) -> HTTP1Connection:
-        return HTTP1Connection(self, self._clock, self._peer_of)
+    def buildProtocol(self, address: IAddress | None) -> Handshake:
+        return Handshake(self, self._clock)
 
-    def admit(self, connection: HTTP1Connection) -> bool:
+    def connection(self, transport: TLSMemoryBIOProtocol) -> Connection | None:
+        """The protocol for what comes after a handshake; None if the peer is not to be let in after all."""
+        peer = self._peer_of(transport)
+        if peer is None:
+            return None
+        speaks = HTTP2Connection if transport.negotiatedProtocol == b"h2" else HTTP1Connection
+        return speaks(self, self._clock, peer)
+
+    def admit(self, connection: Handshake) -> bool:
         """Take note of a new connection; False, and it must go, if there are too many."""
         if len(self.connections) < limits.MAX_CONNECTIONS:
             self.connections.add(connection)

@@ -20,7 +20,8 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
 from kes.server.http import limits
-from kes.server.http.h1 import HTTP1Connection, ProtocolError, parse_fields, parse_request_line
+from kes.server.http.h1 import HTTP1Connection, parse_fields, parse_request_line
+from kes.server.http.syntax import ProtocolError
 from tests.server.memory import (
     ADMIN,
     APP,
@@ -279,7 +280,7 @@ def test_no_body_is_kept_for_a_refused_request(house: House) -> None:
         connection = house.connect(identity)
         data = put(target, b"x" * MIB)
         connection.send(data[:-1])
-        protocol = connection._protocol
+        protocol = connection.wrappedProtocol
         assert protocol._body.content == b""
         assert protocol._buffer == b""
         assert not connection.unread
@@ -298,7 +299,7 @@ def test_a_body_in_single_bytes_costs_no_more_than_its_size(house: House) -> Non
     connection.send(get("/v1/key/hmac/k", f"Content-Length: {MIB}", method="PUT"))
     for _ in range(2000):
         connection.send(b"ab")
-    content = connection._protocol._body.content
+    content = connection.wrappedProtocol._body.content
     assert len(content) == 4000
     assert sys.getsizeof(content) < 8000
 
@@ -657,7 +658,7 @@ def test_handshake_limit(house: House) -> None:
 def test_a_peer_that_is_not_let_in(house: House) -> None:
     """A handshake whose peer is refused afterwards ends the connection, and is reported as a failed one."""
     connection = house.open(None)
-    connection._protocol.handshakeCompleted()
+    connection.wrappedProtocol.handshakeCompleted()
     assert connection.aborted
     connection.send(get("/version"))
     house.reactor.turn()
@@ -818,7 +819,7 @@ def test_reading_pauses_behind_a_later_answer(cold: House) -> None:
     requests = get("/version", "X: " + "x" * 1000) * 200
     connection.send(put("/v1/key/hmac/cold", HMAC) + requests)
     assert connection.reading_paused
-    assert len(connection._protocol._buffer) <= limits.MAX_PIPELINED + 32 * 1024
+    assert len(connection.wrappedProtocol._buffer) <= limits.MAX_PIPELINED + 32 * 1024
     assert connection.undelivered > 0
     cold.threads.work()
     heard = b""
@@ -860,7 +861,7 @@ def test_gone_during_a_later_answer(cold: House, work: bool) -> None:
     connection = cold.connect()
     connection.send(put("/v1/key/hmac/cold", HMAC) + get("/version"))
     connection.drop()
-    assert connection._protocol._buffer == b""
+    assert connection.wrappedProtocol._buffer == b""
     if work:
         cold.threads.work()
     else:
@@ -906,7 +907,7 @@ def test_who_waits_for_the_end_of_a_request(cold: House) -> None:
     for end in (cold.threads.work, connection.drop):
         connection.send(put("/v1/key/create/cold"))
         heard: list[Any] = []
-        connection._protocol._request.notifyFinish().addBoth(heard.append)
+        connection.wrappedProtocol._request.notifyFinish().addBoth(heard.append)
         assert heard == []
         end()
         assert len(heard) == 1
@@ -919,7 +920,7 @@ def test_only_the_first_answer_counts(cold: House) -> None:
     for target in ("/v1/key/create/cold", "/v1/log/error"):
         connection = cold.connect()
         connection.send(get(target, method="GET" if "log" in target else "PUT"))
-        request = connection._protocol._request
+        request = connection.wrappedProtocol._request
         request.answer(200)
         request.answer(500)
         request.stream(b"x/y")
@@ -934,7 +935,7 @@ def test_writes_to_a_stream(house: House) -> None:
     connection = house.connect()
     connection.send(get("/v1/log/error"))
     connection.read()
-    request = connection._protocol._request
+    request = connection.wrappedProtocol._request
     request.write(b"")
     request.write(b"x")
     assert connection.read() == b"1\r\nx\r\n"
@@ -1023,8 +1024,8 @@ def test_a_slow_body_during_a_pause(house: House) -> None:
     count = HIGH_WATER * 3 // 4 // len(connection.read())
     connection.send(get("/v1/metrics") * count)
     connection.send(get("/v1/metrics") * count + put("/v1/key/hmac/k", HMAC)[:-1])
-    assert connection._protocol._paused
-    assert connection._protocol._body is not None
+    assert connection.wrappedProtocol._paused
+    assert connection.wrappedProtocol._body is not None
     house.reactor.advance(60)
     heard = connection.read()
     house.reactor.advance(15)
@@ -1071,9 +1072,9 @@ def test_a_refusal_after_answers_that_are_read_slowly(house: House) -> None:
 def test_stop_closes_idle_connections(house: House) -> None:
     """A connection without a request closes at once when the server stops."""
     connection = house.connect()
-    assert house.site.connections == {connection._protocol}  # those that the service stops
+    assert house.site.connections == {connection.wrappedProtocol}  # those that the service stops
     connection.send(get("/version")[:5])
-    connection._protocol.stop()
+    connection.wrappedProtocol.stop()
     assert connection.closed
     connection.close()
     assert house.at_rest()
@@ -1082,15 +1083,15 @@ def test_stop_closes_idle_connections(house: House) -> None:
 def test_stop_cuts_off_handshakes(house: House) -> None:
     """A handshake under way does not hold up the server's end."""
     connection = house.open(None)
-    connection._protocol.stop()
-    assert connection.closed
+    connection.wrappedProtocol.stop()
+    assert connection.aborted
 
 
 def test_stop_waits_for_a_running_request(cold: House) -> None:
     """A request under way is answered when the server stops, tells that it is the last, and those behind it are not."""
     connection = cold.connect()
     connection.send(put("/v1/key/hmac/cold", HMAC))
-    connection._protocol.stop()
+    connection.wrappedProtocol.stop()
     assert not connection.closed
     cold.threads.work()
     (answer,) = parse_answers(connection.read())
