@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: dev test check install man clean
+.PHONY: dev test check bench install man clean
 
 # Set up, and run a server to play with until Ctrl-C.
 dev: install
@@ -19,6 +19,10 @@ check: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# How it compares with nginx under the SDK's load, on standard output; needs Go and nginx. Takes 8 minutes.
+bench: install
+	@$(BIN)/python bench/load.py
 
 install: $(VENV)/.installed
 

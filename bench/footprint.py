@@ -32,11 +32,15 @@ def installed(folder: Path) -> dict[str, str]:
     return environ
 
 
-def start_up(folder: Path, environ: dict[str, str]) -> float:
-    """Seconds from exec to the first accepted connection."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start_up(folder: Path, environ: dict[str, str]) -> float:
+    """Seconds from exec to the first accepted connection."""
+    port = free_port()
     config = write_config(folder)
     begun = time.perf_counter()
     process = subprocess.Popen(
