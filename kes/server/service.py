@@ -25,6 +25,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.tcp import Port
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
@@ -40,6 +41,7 @@ from kes.server.metrics import Metrics
 from kes.server.process import lock_memory
 from kes.server.recorder import Recorder
 from kes.server.state import State
+from kes.server.tcp import PromptServer
 from kes.server.threads import Threads
 from kes.server.tls import Context, ServerTLS, Stamp, TLSError, TLSFactory, stamp
 
@@ -126,6 +128,7 @@ class KESService(Service):
         for host in hosts:
             try:
                 self._port = self._reactor.listenTCP(where.port, factory, LISTEN_BACKLOG, host)
+                cast(Port, self._port).transport = PromptServer
             except CannotListenError as error:
                 # A port that is taken is no reason to serve half of what was asked for.
                 if host == hosts[-1] or getattr(error.socketError, "errno", None) not in _NO_IPV6:

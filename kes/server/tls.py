@@ -31,6 +31,7 @@ from kes.certificate import PrivateKeyError, load_private_key
 from kes.errors import CertificateRequired, InvalidProxyRequest, TooManyCertificates
 from kes.identity import Identity, is_ca, of_certificate
 from kes.server.http.request import Peer
+from kes.server.records import read_records
 
 MAX_FILE: Final = 4 * 1024 * 1024  # bytes of a certificate, key or CA file
 MAX_FORWARDED: Final = 16 * 1024  # characters of a forwarded certificate
@@ -122,10 +123,24 @@ class Admission:
 class TLSProtocol(TLSMemoryBIOProtocol):
     """A TLS connection that remembers what became of its client's certificate.
 
-    It has none of Twisted's buffer for small writes: connections here write once a read themselves.
+    It has none of Twisted's buffer for small writes, as connections here write once a read themselves. And it delivers
+    what one read brought as a whole: clients put each request, and even each frame, into a record of its own.
     """
 
     admission: Admission
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._handshakeDone or self._appSendBuffer or self._lostTLSConnection:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+            return
+        connection = self._tlsConnection
+        connection.bio_write(data)
+        content, complete = read_records(connection)
+        if content and not self._aborted:
+            self.wrappedProtocol.dataReceived(content)
+        if not (content and complete):
+            # Either something else than content has come, which may want an answer, or there is more to find.
+            self._flushReceiveBIO()  # type: ignore[no-untyped-call]
 
 
 class TLSFactory(TLSMemoryBIOFactory):

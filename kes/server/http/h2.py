@@ -42,10 +42,8 @@ from kes.server.http.headers import (
     TABLE_SIZE,
     HeadDecoder,
     check_trailers,
-    encode_answer,
-    encode_date,
     encode_fields,
-    encode_length,
+    encode_head,
 )
 from kes.server.http.request import JSON, NO_HEADERS, Peer, Request
 from kes.server.http.syntax import ProtocolError
@@ -135,7 +133,7 @@ class HTTP2Connection(Connection):
     def __init__(self, site: Site, clock: IReactorTime, peer: Peer) -> None:
         super().__init__(site, clock, peer)
         now = clock.seconds()
-        self._now = now  # of the last read
+        self._now = now  # when what was read was last looked at
         self._greeted = False  # the preface is here, and SETTINGS have gone out
         self._settled = False  # the peer's first SETTINGS are here
         self._heads = HeadDecoder()
@@ -235,6 +233,7 @@ class HTTP2Connection(Connection):
         else:
             if self._drain_deadline <= now:
                 self._drain_deadline = inf
+                self._leaving = True
                 self._refuse_streams()
             for stream in [s for s in self._streams.values() if s.deadline <= now]:
                 if stream.unsent is None:
@@ -244,6 +243,8 @@ class HTTP2Connection(Connection):
                     self._reset(stream.id, Code.CANCEL)
                     self._forget(stream, Failure(ConnectionLost("the answer was not taken in time")))
             self._flush()
+            if not self._streams:
+                self._rest()
 
     # Flow control by the transport
 
@@ -257,6 +258,7 @@ class HTTP2Connection(Connection):
         for stream in tuple(self._streams.values()):
             if stream.producer is not None and not stream.unsent:
                 stream.producer.resumeProducing()
+        self._ring_by(self._next_deadline())
 
     # From bytes to frames
 
@@ -264,13 +266,13 @@ class HTTP2Connection(Connection):
         if self._closed:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        self._now = self._clock.seconds()
         self._advance()
 
     def _advance(self) -> None:
         if self._corked:
             return
         self._corked = True
+        self._now = self._clock.seconds()
         try:
             if self._greeted or self._greet():
                 self._take_frames()
@@ -310,10 +312,10 @@ class HTTP2Connection(Connection):
         at, size = 0, len(buffer)
         while size - at >= HEADER_SIZE and not self._paused:
             word, flags, stream_id = read_header(buffer, at)
-            kind = word & 0xFF
-            end = at + HEADER_SIZE + (word >> 8)
-            if end - at > HEADER_SIZE + MAX_PAYLOAD:
+            length, kind = word >> 8, word & 0xFF
+            if length > MAX_PAYLOAD:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "frame is too long")
+            end = at + HEADER_SIZE + length
             if end > size:
                 break
             if self._block is not None and kind != frames.CONTINUATION:
@@ -321,7 +323,7 @@ class HTTP2Connection(Connection):
             payload = buffer[at + HEADER_SIZE : end]
             at = end
             try:
-                (take[kind] if kind < len(take) else _unknown)(self, flags, stream_id & MAX_STREAM, payload)
+                take[kind](self, flags, stream_id & MAX_STREAM, payload)
             except StreamFault as fault:
                 self._fault(stream_id & MAX_STREAM, fault.code)
             if self._closed:
@@ -337,7 +339,7 @@ class HTTP2Connection(Connection):
         """No stream is open."""
         if self._leaving:
             self._close()
-        else:
+        elif not self._paused:
             self._expect()
 
     # Requests
@@ -427,7 +429,7 @@ class HTTP2Connection(Connection):
                 # The client waits for a word before it sends the body: it gets the answer instead.
                 self._site.render(stream)
                 return
-            self._write_head(stream.id, _CONTINUE)
+            self._write_head(stream.id, self._prefixed(_CONTINUE))
         stream.content = bytearray()
         stream.deadline = self._now + (stream.timeout or limits.IDLE_TIMEOUT)
         self._ring_by(stream.deadline)
@@ -439,6 +441,8 @@ class HTTP2Connection(Connection):
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
         if flags & PADDED:
             payload = frames.without_padding(payload)
+        if not (payload or flags & END_STREAM):
+            self._extra()
         stream = self._streams.get(stream_id)
         if stream is None or stream.content is None:
             self._stray_data(flags, stream_id, stream)
@@ -446,8 +450,6 @@ class HTTP2Connection(Connection):
         if len(payload) < size and not flags & END_STREAM:
             # What the stream's window is for is content.
             self._write(frames.window_update(stream_id, size - len(payload)))
-        if not (payload or flags & END_STREAM):
-            self._extra()
         size = len(payload)
         stream.size += size
         if stream.left >= 0:
@@ -566,8 +568,9 @@ class HTTP2Connection(Connection):
 
     def _fault(self, stream_id: int, code: Code) -> None:
         """The peer has broken the protocol on one stream."""
-        if stream_id == 0:
-            raise ConnectionFault(code, "a fault on no stream")
+        if not 0 < stream_id <= self._last_stream:
+            # Section 6.4: what was never open is not to be reset.
+            raise ConnectionFault(code, "a fault on a stream that is not open")
         self._charge_reset()
         self._reset(stream_id, code)
         stream = self._streams.get(stream_id)
@@ -631,9 +634,11 @@ class HTTP2Connection(Connection):
         if not flags & ACK:
             self._write(frames.ping_ack(payload))
 
-    def _goaway(self, _flags: int, stream_id: int, _payload: bytes) -> None:
+    def _goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "GOAWAY on a stream")
+        if len(payload) < 8:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "expected a GOAWAY of 8 bytes or more")
         self._extra()
         self._leaving = True  # the end of the read finds whether that is now
 
@@ -674,10 +679,15 @@ class HTTP2Connection(Connection):
     def _push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "a client does not push")
 
+    def _unknown(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
+        """A frame of a type that is not known means nothing (section 4.1)."""
+        self._extra()
+
     # The frame types' numbers are their places.
     _takers: Final[tuple[Callable[[HTTP2Connection, int, int, bytes], None], ...]] = (
         _data, _headers, _priority, _rst_stream, _settings,
         _push_promise, _ping, _goaway, _window_update, _continuation,
+        *[_unknown] * 246,
     )  # fmt: skip
 
     # From answers to frames
@@ -745,9 +755,9 @@ class HTTP2Connection(Connection):
         self, code: int, headers: tuple[tuple[bytes, bytes], ...], content_type: bytes, size: int | None = None
     ) -> bytes:
         """The header block of an answer; `size` is that of its body, if it is known."""
-        block = encode_answer(code, content_type, headers) + encode_date(self._site.date())
-        if size is not None:
-            block += encode_length(size)
+        return self._prefixed(encode_head(code, content_type, headers, size, self._site.date()))
+
+    def _prefixed(self, block: bytes) -> bytes:
         if self._block_prefix:
             block = self._block_prefix + block
             self._block_prefix = b""
@@ -823,8 +833,3 @@ class HTTP2Connection(Connection):
                 break
             if stream.unsent and stream.window > 0:
                 self._send(stream)
-
-
-def _unknown(connection: HTTP2Connection, _flags: int, _stream_id: int, _payload: bytes) -> None:
-    """A frame of a type that is not known means nothing (section 4.1)."""
-    connection._extra()

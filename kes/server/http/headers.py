@@ -159,21 +159,12 @@ def encode_fields(*fields: Field) -> bytes:
     return Encoder().encode([(name, value, True) for name, value in fields])
 
 
-@lru_cache(maxsize=256)
-def encode_answer(code: int, content_type: bytes, headers: tuple[Field, ...]) -> bytes:
-    """The first part of an answer's block; an empty `content_type` is none."""
-    fields = [(b":status", b"%d" % code)]
+@lru_cache(maxsize=1024)
+def encode_head(code: int, content_type: bytes, headers: tuple[Field, ...], size: int | None, date: bytes) -> bytes:
+    """The block of an answer with a body of `size` bytes, None where that is not known; no type is empty."""
+    fields = [(b":status", b"%d" % code), (b"date", date)]
+    if size is not None:
+        fields.append((b"content-length", b"%d" % size))
     if content_type:
         fields.append((b"content-type", content_type))
     return encode_fields(*fields, *headers)
-
-
-@lru_cache(maxsize=1024)
-def encode_length(size: int) -> bytes:
-    """The part of a block that says how long the body is."""
-    return encode_fields((b"content-length", b"%d" % size))
-
-
-@lru_cache(maxsize=2)
-def encode_date(date: bytes) -> bytes:
-    return encode_fields((b"date", date))
