@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -164,20 +165,18 @@ class AuditRequest(msgspec.Struct):
     identity: str
 
 
-class AuditResponse(msgspec.Struct):
-    code: int
-    time: int  # nanoseconds
+# One event, as contract section 8 has it, and the method: when a request was answered, what it was, the answer's status
+# and the nanoseconds that it took.
+_EVENT = b'{"time":"%b","request":%b,"response":{"code":%d,"time":%d}}\n'
+_MEMO_PATH = 256  # characters of the longest path that is remembered
 
 
-class AuditEvent(msgspec.Struct):
-    """One request, as contract section 8 has it; `method` is an addition."""
-
-    time: str
-    request: AuditRequest
-    response: AuditResponse
+def _describe(ip: str, path: str, method: bytes, identity: str) -> bytes:
+    return msgspec.json.encode(AuditRequest(ip, path, method.decode(), identity))
 
 
-_encode = msgspec.json.Encoder().encode
+# The same clients do the same things again and again.
+_describe_memo = lru_cache(maxsize=1024)(_describe)
 
 
 class AuditLog:
@@ -195,16 +194,9 @@ class AuditLog:
         if not to_console and not self.feed.subscribers:
             return
         self.events += 1
-        line = (
-            _encode(
-                AuditEvent(
-                    format_rfc3339(time.time_ns()),
-                    AuditRequest(request.address, request.path, request.method.decode(), request.identity or ""),
-                    AuditResponse(code, int(seconds * 1e9)),
-                )
-            )
-            + b"\n"
-        )
+        describe = _describe_memo if len(request.path) <= _MEMO_PATH else _describe
+        what = describe(request.address, request.path, request.method, request.identity or "")
+        line = _EVENT % (format_rfc3339(time.time_ns()).encode(), what, code, int(seconds * 1e9))
         if to_console:
             self._console(line)
         self.feed.publish(line)

@@ -211,18 +211,20 @@ class KESService(Service):
         if self._stopping:
             parts.store.close()
             return
-        listening, old = self._parts.config.address, self._site.state
+        before, old = self._parts, self._site.state
         state = self._state(parts)
         state.keys.start()
         state.keys.hits, state.keys.misses = old.keys.hits, old.keys.misses
         self._parts = parts
         self._site.state = state
         self._tls.context = parts.context
+        if (parts.stamp, parts.context.settings) != (before.stamp, before.context.settings):
+            self._site.drain()
         self._read_at = self._reactor.seconds()
         self._set_levels(parts)
         self._retire(old)
         self._warn(parts)
-        if parts.config.address != listening:
+        if parts.config.address != before.config.address:
             log.warn("the address {new} is used from the next start on", new=parts.config.address)
         self._announce(banner.RELOADED)
 
@@ -277,6 +279,7 @@ class KESService(Service):
         self._tls.context = context
         if files != seen.stamp:
             log.info("using the changed TLS files")
+            self._site.drain()
             for warning in context.warnings:
                 log.warn("{warning}", warning=warning)
 

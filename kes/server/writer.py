@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 
 MAX_BACKLOG = 16 * 1024 * 1024  # bytes
+GATHER = 0.005  # seconds that lines are gathered before they are written: each round takes the interpreter from others
 
 
 def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
@@ -74,10 +76,12 @@ class LineWriter:
                 if not self._lines:
                     self._condition.notify_all()
                 self._condition.wait_for(lambda: self._lines)
+                self._writing = True
+            time.sleep(GATHER)
+            with self._condition:
                 data, lost = b"".join(self._lines), self._lost
                 self._lines.clear()
                 self._size = self._lost = 0
-                self._writing = True
             try:
                 self._write(data)
             except OSError as error:

@@ -487,7 +487,7 @@ class HTTP2Connection(Connection):
 
     def _stray_data(self, flags: int, stream_id: int, stream: Stream | None) -> None:
         """DATA on a stream that awaits none."""
-        if stream_id == 0 or stream_id > self._last_stream:
+        if self._is_idle(stream_id):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on a stream that is not open")
         if stream is None and stream_id in self._ignored:
             if flags & END_STREAM:
@@ -533,7 +533,7 @@ class HTTP2Connection(Connection):
 
     def _rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> None:
         frames.read_word(payload)
-        if stream_id == 0 or stream_id > self._last_stream:
+        if self._is_idle(stream_id):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on a stream that is not open")
         stream = self._streams.get(stream_id)
         if stream is None:
@@ -566,10 +566,14 @@ class HTTP2Connection(Connection):
         if self._blocked:
             self._blocked.pop(stream.id, None)
 
+    def _is_idle(self, stream_id: int) -> bool:
+        """Whether a stream was never open (section 5.1), as those with even numbers are not: the server opens none."""
+        return stream_id > self._last_stream or not stream_id & 1
+
     def _fault(self, stream_id: int, code: Code) -> None:
         """The peer has broken the protocol on one stream."""
-        if not 0 < stream_id <= self._last_stream:
-            # Section 6.4: what was never open is not to be reset.
+        if self._is_idle(stream_id):
+            # Section 6.4: it is not to be reset.
             raise ConnectionFault(code, "a fault on a stream that is not open")
         self._charge_reset()
         self._reset(stream_id, code)
@@ -653,7 +657,7 @@ class HTTP2Connection(Connection):
                 raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the connection's window is too large")
             self._send_blocked()
             return
-        if stream_id > self._last_stream:
+        if self._is_idle(stream_id):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is not open")
         stream = self._streams.get(stream_id)
         if stream is None:

@@ -116,6 +116,11 @@ class Site(Factory):
             log.warn("new connections are refused: {count} are open", count=len(self.connections))
         return False
 
+    def drain(self) -> None:
+        """Have clients move to new connections, as what those that stand were admitted by is not in force any more."""
+        for connection in tuple(self.connections):
+            connection.drain()
+
     def locate(self, target: bytes) -> tuple[Endpoint, str, str]:
         """The resource for a target, the path as policies match it, and the argument behind the route's path."""
         return self._find_memo(target) if len(target) <= _MEMO_TARGET else self._find(target)
