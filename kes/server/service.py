@@ -41,7 +41,7 @@ from kes.server.metrics import Metrics
 from kes.server.process import lock_memory
 from kes.server.recorder import Recorder
 from kes.server.state import State
-from kes.server.tcp import PromptServer
+from kes.server.tcp import Turn
 from kes.server.threads import Threads
 from kes.server.tls import Context, ServerTLS, Stamp, TLSError, TLSFactory, stamp
 
@@ -128,7 +128,7 @@ class KESService(Service):
         for host in hosts:
             try:
                 self._port = self._reactor.listenTCP(where.port, factory, LISTEN_BACKLOG, host)
-                cast(Port, self._port).transport = PromptServer
+                cast(Port, self._port).transport = Turn(self._reactor).connect  # type: ignore[assignment]
             except CannotListenError as error:
                 # A port that is taken is no reason to serve half of what was asked for.
                 if host == hosts[-1] or getattr(error.socketError, "errno", None) not in _NO_IPV6:

@@ -7,11 +7,34 @@ connections that have something to say, and only what is left over goes that way
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Server
 from zope.interface import implementer_only
+
+
+class Turn:
+    """The connections that have written in this turn of the reactor. `connect` may be a port's `transport`."""
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._connections: list[PromptServer] = []
+
+    def connect(self, *arguments: Any) -> PromptServer:
+        """A connection; the arguments are those of Twisted's `Server`."""
+        return PromptServer(self, *arguments)
+
+    def add(self, connection: PromptServer) -> None:
+        """Have what a connection writes sent when the turn ends."""
+        if not self._connections:
+            self._reactor.callLater(0, self._end)
+        self._connections.append(connection)
+
+    def _end(self) -> None:
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.send()
 
 
 # TLS on top of it copies, connection by connection, what interfaces this class has, and nobody asks for any.
@@ -19,10 +42,9 @@ from zope.interface import implementer_only
 class PromptServer(Server):
     """The server's side of a connection. What is written in one turn is sent in one piece."""
 
-    _turn: ClassVar[list[PromptServer]] = []  # the connections that have written in this turn
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+    def __init__(self, turn: Turn, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._turn = turn
         self._written: list[bytes] = []
         self._size = 0  # bytes of it
 
@@ -31,25 +53,18 @@ class PromptServer(Server):
             super().write(data)  # type: ignore[no-untyped-call]
             return
         if not self._written:
-            if not self._turn:
-                cast(IReactorTime, self.reactor).callLater(0, self._end_turn)
-            self._turn.append(self)
+            self._turn.add(self)
         self._written.append(data)
         self._size += len(data)
         if self._size > self.bufferSize:
-            self._send()  # so that a producer is paused in time
+            self.send()  # so that a producer is paused in time
 
-    def loseConnection(self, *args: object) -> None:
-        self._send()
-        super().loseConnection(*args)  # type: ignore[no-untyped-call]
+    def loseConnection(self, *arguments: Any) -> None:
+        self.send()
+        super().loseConnection(*arguments)  # type: ignore[no-untyped-call]
 
-    @classmethod
-    def _end_turn(cls) -> None:
-        connections, cls._turn = cls._turn, []
-        for connection in connections:
-            connection._send()
-
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Give to the kernel what was written, and what it does not take to the reactor."""
         if not self._written:
             return
         data = b"".join(self._written)
@@ -57,7 +72,7 @@ class PromptServer(Server):
         self._size = 0
         if self.connected:
             sent = self.writeSomeData(data)
-            # An error is met again, and handled, by the reactor.
+            # The reactor meets an error again, and handles it.
             data = data[sent:] if isinstance(sent, int) else data
             if data:
                 super().write(data)  # type: ignore[no-untyped-call]

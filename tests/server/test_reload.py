@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,19 @@ from typing import Any
 import pytest
 
 from kes.identity import APIKey
-from tests.support import ADMIN, APP, OPS, STRANGER, Client, Server, client_context, start, write_config
+from tests.support import (
+    ADMIN,
+    APP,
+    OPS,
+    STRANGER,
+    Client,
+    Server,
+    client_context,
+    make_config,
+    require_tool,
+    start,
+    write_config,
+)
 from tests.support import write_server_certificate as write_certificate
 
 KEYS = [f"my-app-{number}" for number in range(5)]
@@ -180,3 +193,53 @@ def test_request_with_its_body_to_come(tmp_path: Path) -> None:
         response = client.connection.getresponse()
         assert (response.status, response.read()[:13]) == (200, b'{"plaintext":')
         assert client.request("PUT", "/v1/key/generate/my-app").status == 403
+
+
+def test_connections_move_to_a_new_certificate(tmp_path: Path) -> None:
+    """A connection stays over a reload that leaves the TLS settings alone; after others its next answer is its last."""
+    with start(tmp_path) as server:
+        client = server.client()
+        for change, last in [(lambda: None, None), (lambda: write_certificate(tmp_path), "close")]:
+            before = client.request("GET", "/version")
+            change()
+            server.reload()
+            after = client.request("GET", "/version")
+            assert [answer.headers.get("connection") for answer in (before, after)] == [None, last]
+        write_config(tmp_path, tls={**make_config(tmp_path)["tls"], "auth": "on"})
+        before = client.request("GET", "/version")
+        server.reload()
+        assert before.headers.get("connection") is None
+        assert client.request("GET", "/version").headers["connection"] == "close"
+        with pytest.raises(OSError, match=r"(?i)certificate|unknown ca|reset|pipe|closed"):
+            client.request("GET", "/version")
+
+
+def test_the_sdk_moves_to_a_new_certificate(tmp_path: Path) -> None:
+    """While the SDK sends over HTTP/2 without a pause, the certificate changes and changes; not one request fails."""
+    program = tmp_path / "load"
+    source = Path(__file__).parents[2] / "bench" / "load"
+    subprocess.run([require_tool("go"), "build", "-o", program, "."], cwd=source, check=True, timeout=300)
+    with start(tmp_path, keys=[{"name": "my-app"}]) as server:
+        options = {
+            "-server": f"https://127.0.0.1:{server.port}",
+            "-ca": str(tmp_path / "server.crt"),
+            "-key": str(APP),
+            "-name": "my-app",
+            "-op": "mixed",
+            "-duration": "2s",
+        }
+        load = subprocess.Popen([program, *itertools.chain(*options.items())], stderr=subprocess.PIPE, text=True)
+        reloads = 0
+        while load.poll() is None:
+            # The same certificate, so that the client trusts it, but a new file.
+            certificate = tmp_path / "server.crt"
+            new = certificate.with_suffix(".new")
+            new.write_bytes(certificate.read_bytes())
+            new.replace(certificate)
+            server.reload()
+            reloads += 1
+        assert load.stderr is not None
+        errors = load.stderr.read()
+        load.stderr.close()
+    assert (load.returncode, errors) == (0, "")
+    assert reloads > 1

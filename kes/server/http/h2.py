@@ -2,7 +2,8 @@
 
 Requests reach the site as those of HTTP/1.1 do. All answers that one read brought are written in one write, and an
 answer's last frame carries END_STREAM: a client that stops reading there, as the official SDK does, resets nothing.
-What a client may have held for it is reserved before it is sent, so that no request waits for the window of another.
+What comes is always taken, so that no request waits for the window of another; what is held for a client is counted
+instead, and requests that are too much of it are refused in the way that has clients send them again.
 """
 
 from __future__ import annotations
@@ -414,15 +415,8 @@ class HTTP2Connection(Connection):
             self._streams[stream.id] = stream
             self._site.too_large(stream)
             return
-        if wanted:
-            # A body whose length is not told may become as long as is allowed.
-            held = head.size + (stream.limit if head.length < 0 else head.length)
-            if self._held + held > limits.MAX_HELD:
-                raise StreamFault(Code.REFUSED_STREAM)
-        else:
-            held = head.size
-        stream.held = held
-        self._held += held
+        stream.held = head.size
+        self._held += head.size
         self._streams[stream.id] = stream
         if head.expects_continue:
             if stream.refusal is not None:
@@ -461,6 +455,11 @@ class HTTP2Connection(Connection):
             stream.ended = bool(flags & END_STREAM)
             self._site.too_large(stream)
             return
+        if stream.wanted:
+            stream.held += size
+            self._held += size
+            if self._held > limits.MAX_HELD:
+                raise StreamFault(Code.REFUSED_STREAM)  # nothing has been done, so the client may send it again
         if flags & END_STREAM:
             if stream.content:
                 stream.content += payload
@@ -573,7 +572,7 @@ class HTTP2Connection(Connection):
     def _fault(self, stream_id: int, code: Code) -> None:
         """The peer has broken the protocol on one stream."""
         if self._is_idle(stream_id):
-            # Section 6.4: it is not to be reset.
+            # Section 6.4: an idle stream is not to be reset.
             raise ConnectionFault(code, "a fault on a stream that is not open")
         self._charge_reset()
         self._reset(stream_id, code)
@@ -712,6 +711,7 @@ class HTTP2Connection(Connection):
             self._write_answer(stream.id, code, headers, content_type, body)
         else:
             self._write_head(stream.id, self._head(code, headers, content_type, len(body)))
+            stream.body = b""  # from here on it is the answer that is accounted for
             stream.unsent = bytearray(body)
             stream.ending = True
             self._send(stream)
@@ -818,6 +818,10 @@ class HTTP2Connection(Connection):
         self._held += len(unsent) - stream.held
         stream.held = len(unsent)
         waited = self._blocked.pop(stream.id, None) is not None
+        if unsent and self._held > 2 * limits.MAX_HELD:
+            self._reset(stream.id, Code.ENHANCE_YOUR_CALM)
+            self._forget(stream, Failure(ConnectionLost("too much is waiting for the client")))
+            return
         if unsent:
             # To the end of the queue: the next window is somebody else's.
             self._blocked[stream.id] = stream

@@ -32,7 +32,9 @@ MAX_LOG_BACKLOG: Final = 2 * 1024 * 1024
 MAX_STREAMS: Final = 256  # requests under way on a connection, those among them whose streams the client has reset
 MAX_HEAD_FRAMES: Final = 16  # that a header block may be cut into
 CONNECTION_WINDOW: Final = 1024 * 1024  # bytes of DATA under way to the server
-MAX_HELD: Final = 16 * 1024 * 1024  # bytes of request bodies, with their headers, and of answers that wait for a window
+# Bytes of requests on their way and of answers that wait for a window, on a connection. Above it no more requests are
+# taken; above twice as many, answers are given up.
+MAX_HELD: Final = 16 * 1024 * 1024
 MAX_IGNORED: Final = 512  # streams ended by the server, of which more may come
 MAX_REMEMBERED_BLOCKS: Final = 64  # header blocks whose meaning a connection remembers
 MAX_REMEMBERED_BLOCK: Final = 1024  # bytes of the longest of them
