@@ -179,6 +179,7 @@ class UseKey(KeyEndpoint, Generic[B]):
         key = keys.peek(name)
         if key is not None:
             return self.use(key, body)
+        request.body = b""  # not to be held twice
         return or_store_error(keys.get(name), request, "failed to read key").addCallback(self.use, body)
 
     def use(self, key: Key, body: B) -> bytes:

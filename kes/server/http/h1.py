@@ -216,6 +216,7 @@ class HTTP1Connection(Connection):
         self._unread = False  # the peer may still be sending what is not going to be read
         self._lingering = False  # the last answer is out; what the peer still sends is dropped
         self._in_head = False  # a request's header has begun, and not ended
+        self._searched = 0  # bytes of the buffer in which the header's end was looked for in vain
 
     def _lost(self, reason: Failure) -> None:
         request, self._request = self._request, None
@@ -309,8 +310,9 @@ class HTTP1Connection(Connection):
         buffer = self._buffer
         # RFC 9112, section 2.2: some clients send an empty line too many.
         start = 2 if buffer.startswith(b"\r\n") else 0
-        end = buffer.find(b"\r\n\r\n", start, limits.MAX_HEAD)
-        if buffer.find(b"\n\n", 0, limits.MAX_HEAD if end < 0 else end) >= 0:
+        behind = max(start, self._searched - 3)
+        end = buffer.find(b"\r\n\r\n", behind, limits.MAX_HEAD)
+        if buffer.find(b"\n\n", behind, limits.MAX_HEAD if end < 0 else end) >= 0:
             # Said before the head is complete: it never will be when all its lines end so.
             raise ProtocolError(400, "lines must end in CR LF")
         if end < 0:
@@ -319,8 +321,10 @@ class HTTP1Connection(Connection):
             if not self._in_head and buffer not in (b"\r", b"\r\n"):
                 self._in_head = True
                 self._expect()
+            self._searched = len(buffer)
             return False
         self._in_head = False
+        self._searched = 0
         line_end = buffer.find(b"\r\n", start)
         method, target, version = parse_request_line(buffer[start:line_end])
         block = buffer[line_end + 2 : end]

@@ -96,7 +96,7 @@ class Stream(Request):
         self.closed = False  # nothing goes out on it any more
         self.orphaned = False  # closed, while its resource is still at work
         self.deadline = inf  # by which the peer has to send the body, or to take the answer
-        self.held = 0  # bytes that it is accounted for
+        self.held = head.size  # bytes that it is accounted for
         # The request's body on its way. Its `content` stays empty if it is not wanted.
         self.content: bytearray | None = None
         self.wanted = False
@@ -184,8 +184,8 @@ class HTTP2Connection(Connection):
             self._expect()
 
     def _say_draining(self) -> None:
-        # RFC 9113, section 6.8: it names no last stream yet, for one may be on its way.
-        self._write(frames.goaway(MAX_STREAM, Code.NO_ERROR))
+        # RFC 9113, section 6.8: unless the server stops it names no last stream yet, for one may be on its way.
+        self._write(frames.goaway(self._final_stream, Code.NO_ERROR))
 
     def _refuse_streams(self) -> None:
         """Say which stream is the last that is served; the peer may safely send again what comes after it."""
@@ -395,29 +395,25 @@ class HTTP2Connection(Connection):
             return
         if len(self._streams) + self._orphans >= limits.MAX_STREAMS or self._held > limits.MAX_HELD:
             raise StreamFault(Code.REFUSED_STREAM)
-        stream = Stream(self, self._peer, head, stream_id, self._stream_window)
-        if not ended:
-            self._await_body(stream, head)
-            return
-        if head.length > 0:
+        if ended and head.length > 0:
             raise StreamFault(Code.PROTOCOL_ERROR)  # section 8.1.1
-        stream.ended = True
+        stream = Stream(self, self._peer, head, stream_id, self._stream_window)
         self._streams[stream_id] = stream
-        self._site.begin(stream)
-        self._site.render(stream)
-
-    def _await_body(self, stream: Stream, head: Head) -> None:
+        self._held += stream.held
         wanted = self._site.begin(stream)
+        if ended:
+            stream.ended = True
+            self._site.render(stream)
+        else:
+            self._await_body(stream, head, wanted)
+
+    def _await_body(self, stream: Stream, head: Head, wanted: int) -> None:
         stream.wanted = bool(wanted)
         stream.limit = wanted or limits.MAX_BODY
         stream.left = head.length
         if head.length > stream.limit:
-            self._streams[stream.id] = stream
             self._site.too_large(stream)
             return
-        stream.held = head.size
-        self._held += head.size
-        self._streams[stream.id] = stream
         if head.expects_continue:
             if stream.refusal is not None:
                 # The client waits for a word before it sends the body: it gets the answer instead.
@@ -502,13 +498,12 @@ class HTTP2Connection(Connection):
         if stream is None and stream_id not in self._ignored:
             raise ConnectionFault(Code.STREAM_CLOSED, "HEADERS on a stream that is closed")
         trailers = self._heads.fields(block)
-        if stream is None:
-            if ended:
-                del self._ignored[stream_id]
-        elif stream.ended:
+        if stream is not None and stream.ended:
             raise StreamFault(Code.STREAM_CLOSED)
-        elif not ended or stream.left > 0:
+        if not ended or (stream is not None and stream.left > 0):
             raise StreamFault(Code.PROTOCOL_ERROR)
+        if stream is None:
+            del self._ignored[stream_id]
         else:
             check_trailers(trailers)
             if stream.content is None:
@@ -519,7 +514,7 @@ class HTTP2Connection(Connection):
     def _refuse(self, stream_id: int, error: ProtocolError, ended: bool) -> None:
         """Answer what the site is not asked about."""
         body = error.body()
-        if len(body) > min(self._window, self._stream_window):
+        if error.head_only or len(body) > min(self._window, self._stream_window):
             body = b""
         self._window -= len(body)
         self._write_answer(stream_id, error.status, NO_HEADERS, JSON, body)
@@ -805,6 +800,7 @@ class HTTP2Connection(Connection):
         """Send what the windows allow of an answer's body."""
         unsent = stream.unsent
         assert unsent is not None
+        progress = False
         while unsent and not self._paused:
             size = min(len(unsent), MAX_PAYLOAD, stream.window, self._window)
             if size <= 0:
@@ -815,6 +811,7 @@ class HTTP2Connection(Connection):
             self._window -= size
             last = END_STREAM if stream.ending and not unsent else 0
             self._write(header(size, DATA, last, stream.id) + part)
+            progress = True
         self._held += len(unsent) - stream.held
         stream.held = len(unsent)
         waited = self._blocked.pop(stream.id, None) is not None
@@ -825,7 +822,7 @@ class HTTP2Connection(Connection):
         if unsent:
             # To the end of the queue: the next window is somebody else's.
             self._blocked[stream.id] = stream
-            if not waited:
+            if not waited or (progress and not stream.ending):
                 stream.deadline = self._clock.seconds() + limits.IDLE_TIMEOUT
                 self._ring_by(stream.deadline)
             return

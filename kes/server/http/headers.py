@@ -2,7 +2,8 @@
 list a request (RFC 9113, section 8).
 
 Under the same dynamic table the same block means the same headers, and a client sends the same blocks again and again,
-so each connection remembers them until its table changes. Blocks of our own refer to no dynamic table, so that they are
+so each connection remembers them until its table changes. What comes first on a connection meets an empty table, and is
+remembered for all of them. Blocks of our own refer to no dynamic table, so that they are
 the same on every connection and in none's memory.
 """
 
@@ -51,8 +52,9 @@ def request_head(fields: list[Field]) -> Head:
     Raises StreamFault where it is malformed (RFC 9113, sections 8.2 and 8.3), ProtocolError where it is over a limit.
     """
     size = sum(len(name) + len(value) + _OVERHEAD for name, value in fields)
+    head_only = (b":method", b"HEAD") in fields
     if size > limits.MAX_HEAD or len(fields) > limits.MAX_HEADERS:
-        raise ProtocolError(431, "request header is too long")
+        raise ProtocolError(431, "request header is too long", head_only)
     pseudo: dict[bytes, bytes] = {}
     headers: list[Field] = []
     length = -1
@@ -80,7 +82,7 @@ def request_head(fields: list[Field]) -> Head:
                 raise _malformed()
         elif name == b"expect":
             if value.lower() != b"100-continue":
-                raise ProtocolError(417, "unknown expectation")
+                raise ProtocolError(417, "unknown expectation", head_only)
             expects_continue = True
         headers.append((name, value))
     method, target = _method_and_target(pseudo)
@@ -101,12 +103,14 @@ def _method_and_target(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     if not TOKEN.fullmatch(method) or not TARGET.fullmatch(target):
         raise _malformed()
     if len(target) > limits.MAX_TARGET:
-        raise ProtocolError(414, "request target is too long")
+        raise ProtocolError(414, "request target is too long", method == b"HEAD")
     return method, target
 
 
 def check_trailers(fields: list[Field]) -> None:
-    """Trailers mean nothing here, but they have to be fields. Raises StreamFault."""
+    """Trailers mean nothing here, but they have to be fields, and few. Raises StreamFault."""
+    if len(fields) > limits.MAX_HEADERS:
+        raise _malformed()
     for name, value in fields:
         if not _NAME.fullmatch(name) or CONTROL.search(value):
             raise _malformed()
@@ -115,9 +119,10 @@ def check_trailers(fields: list[Field]) -> None:
 class HeadDecoder:
     """Decodes the header blocks of one connection, which have to come in their order."""
 
-    __slots__ = ("_decoder", "_memo")
+    __slots__ = ("_decoder", "_first", "_memo")
 
     def __init__(self) -> None:
+        self._first = True  # nothing has been decoded
         # Up to twice what is allowed can still be told so; beyond that, no more is unpacked.
         self._decoder = Decoder(2 * limits.MAX_HEAD)
         self._memo: dict[bytes, Head] = {}
@@ -127,18 +132,24 @@ class HeadDecoder:
         return self._memo.get(block) or self._request(block)
 
     def _request(self, block: bytes) -> Head:
+        short = len(block) <= limits.MAX_REMEMBERED_BLOCK
+        if self._first and short:
+            known = _decode_first(block)
+            if known is not None:
+                head, entries = known
+                for entry in entries:
+                    self._decoder.header_table.add(*entry)
+                self._first = False
+                return head
         memo = self._memo
         head = request_head(self.fields(block))
-        if (
-            memo is self._memo
-            and len(block) <= limits.MAX_REMEMBERED_BLOCK
-            and len(memo) < limits.MAX_REMEMBERED_BLOCKS
-        ):
+        if short and memo is self._memo and len(memo) < limits.MAX_REMEMBERED_BLOCKS:
             memo[block] = head
         return head
 
     def fields(self, block: bytes) -> list[Field]:
         """The fields of a block. Raises ConnectionFault: after that the table is not the peer's any more."""
+        self._first = False
         entries = self._decoder.header_table.dynamic_entries
         newest, count, size = entries[0] if entries else None, len(entries), self._decoder.header_table_size
         try:
@@ -152,6 +163,22 @@ class HeadDecoder:
         if not (stays and self._decoder.header_table_size == size):
             self._memo = {}
         return fields
+
+
+@lru_cache(maxsize=256)
+def _decode_first(block: bytes) -> tuple[Head, tuple[Field, ...]] | None:
+    """The request of a block under an empty table, and the entries that it puts there, oldest first.
+
+    None for one that is no request, or changes the table's size.
+    """
+    decoder = Decoder(2 * limits.MAX_HEAD)
+    try:
+        head = request_head([(name, value) for name, value in decoder.decode(block, raw=True)])
+    except (HPACKError, StreamFault, ProtocolError):
+        return None
+    if decoder.header_table_size != TABLE_SIZE:
+        return None
+    return head, tuple(reversed(decoder.header_table.dynamic_entries))
 
 
 def encode_fields(*fields: Field) -> bytes:

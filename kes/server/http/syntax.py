@@ -14,12 +14,16 @@ LENGTH: Final = re.compile(rb"[0-9]{1,19}")  # of a body
 
 
 class ProtocolError(Exception):
-    """The peer's bytes are no request that this server takes; answered with `status` without asking the site."""
+    """The peer's bytes are no request that this server takes; answered with `status` without asking the site.
 
-    def __init__(self, status: int, message: str) -> None:
+    `head_only` tells that it was a HEAD request, whose answer has no body.
+    """
+
+    def __init__(self, status: int, message: str, head_only: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.head_only = head_only
 
     def body(self) -> bytes:
         """The answer's body: `{"message":"…"}` and a newline."""
