@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+TARGET := h2
+TIME := 300
 
-.PHONY: dev test check bench install man clean
+.PHONY: dev test check bench fuzz install man clean
 
 # Set up, and run a server to play with until Ctrl-C.
 dev: install
@@ -24,6 +26,11 @@ check: install
 bench: install
 	@$(BIN)/python bench/load.py
 
+# A fuzzer, for TIME seconds: make fuzz TARGET=h1 TIME=60
+fuzz: $(VENV)/.fuzz
+	mkdir -p build/fuzz/$(TARGET)
+	$(BIN)/python -m tests.fuzz $(TARGET) -max_total_time=$(TIME) build/fuzz/$(TARGET) tests/fuzz/corpus/$(TARGET)
+
 install: $(VENV)/.installed
 
 # Editable in the compatible way: the newer one hides the twistd plugin.
@@ -31,6 +38,10 @@ $(VENV)/.installed: pyproject.toml setup.py
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("kes needs Python 3.11 or newer: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[fuzz]'
 	touch $@
 
 # The manual pages, into build/man.
