@@ -6,23 +6,21 @@ import base64
 import json
 import re
 import sys
-import threading
 from contextlib import suppress
-from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.base import DelayedCall
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
-from twisted.internet.task import Clock
 
 from kes.server.http import limits
 from kes.server.http.h1 import HTTP1Connection, parse_fields, parse_request_line
+from kes.server.http.request import Peer
 from kes.server.http.syntax import ProtocolError
+from tests.server.http.costs import COSTLY, Calls
 from tests.server.memory import (
+    ADDRESS,
     ADMIN,
     APP,
     HIGH_WATER,
@@ -38,13 +36,6 @@ from tests.server.memory import (
 
 MIB = 1024 * 1024
 HMAC = {"message": base64.b64encode(b"m").decode()}
-
-
-@pytest.fixture
-def house() -> House:
-    house = House()
-    house.make_key("k")
-    return house
 
 
 def statuses(house: House, data: bytes, identity: Any = ADMIN) -> list[int]:
@@ -151,30 +142,6 @@ def test_no_delay_and_keep_alive_are_set(house: House) -> None:
 
 
 # The hot path
-
-
-class Calls:
-    """Every Python function that is called meanwhile, by its code."""
-
-    def __enter__(self) -> set[Any]:
-        self.codes: set[Any] = set()
-        sys.setprofile(self._called)
-        return self.codes
-
-    def _called(self, frame: FrameType, event: str, _argument: Any) -> None:
-        if event == "call":
-            self.codes.add(frame.f_code)
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-
-COSTLY = {
-    "a Deferred": Deferred.__init__.__code__,
-    "a delayed call": Clock.callLater.__code__,
-    "a moved timer": DelayedCall.reset.__code__,
-    "a thread": threading.Thread.start.__code__,
-}
 
 
 def test_a_hit_is_cheap(house: House) -> None:
@@ -395,13 +362,12 @@ def test_byte_by_byte(house: House, conversation: bytes) -> None:
 
 @given(data=st.data())
 @settings(max_examples=100, deadline=None)
-def test_any_split(data: st.DataObject) -> None:
+def test_any_split(shared: House, data: st.DataObject) -> None:
     """However a conversation is cut into reads, the answers are the same bytes."""
-    house = _shared()
     conversation = data.draw(st.sampled_from(CONVERSATIONS))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(conversation) - 1), max_size=12)))
     parts = [conversation[a:b] for a, b in zip([0, *cuts], [*cuts, len(conversation)], strict=True)]
-    assert converse(house, parts) == converse(house, [conversation])
+    assert converse(shared, parts) == converse(shared, [conversation])
 
 
 @pytest.mark.parametrize("over", [0, 1])
@@ -419,17 +385,6 @@ def test_header_limits_do_not_depend_on_the_reads(house: House, over: int) -> No
     assert [a.status for a in parse_answers(connection.read_all())] == expected
 
 
-_houses: list[House] = []
-
-
-def _shared() -> House:
-    """One server for all examples of a test, which hypothesis runs in one call."""
-    if not _houses:
-        _houses.append(House())
-        _houses[0].make_key("k")
-    return _houses[0]
-
-
 # Hostile bytes
 
 
@@ -444,24 +399,22 @@ def _shared() -> House:
     splits=st.integers(1, 4),
 )
 @settings(max_examples=300, deadline=None)
-def test_garbage(conversation: bytes, at: float, garbage: bytes, replace: bool, splits: int) -> None:
+def test_garbage(shared: House, conversation: bytes, at: float, garbage: bytes, replace: bool, splits: int) -> None:
     """Garbage anywhere raises nothing, gets whole answers only, each recorded, and leaves nothing behind."""
-    house = _shared()
     position = int(at * len(conversation))
     rest = conversation[position + (len(garbage) if replace else 0) :]
     data = conversation[:position] + garbage + rest
     size = len(data) // splits + 1
-    heard, _, _ = converse(house, [data[a : a + size] for a in range(0, len(data), size)])
+    heard, _, _ = converse(shared, [data[a : a + size] for a in range(0, len(data), size)])
     for status in re.findall(rb"^HTTP/1\.1 (\d+)", heard, re.MULTILINE):
         assert int(status) in (100, 200, 400, 403, 404, 405, 408, 413, 417, 431, 501, 505)
 
 
 @given(st.binary(max_size=400))
 @settings(max_examples=200, deadline=None)
-def test_pure_garbage_is_never_served(data: bytes) -> None:
+def test_pure_garbage_is_never_served(shared: House, data: bytes) -> None:
     """Bytes that are no request get an error or nothing, and cost the connection."""
-    house = _shared()
-    heard, codes, closed = converse(house, [data])
+    heard, codes, closed = converse(shared, [data])
     assert not heard.startswith(b"HTTP/1.1 200")
     assert codes == []
     assert closed or not heard
@@ -786,15 +739,6 @@ def test_a_running_request_needs_no_connection_timer(house: House) -> None:
 # Answers that come later
 
 
-@pytest.fixture
-def cold(house: House) -> House:
-    """A server with a key that is not in the cache, and threads that wait."""
-    house.ask(put("/v1/key/create/cold"))
-    house.audit.clear()
-    house.threads.hold()
-    return house
-
-
 def test_pipelining_behind_a_later_answer(cold: House) -> None:
     """Requests behind one that takes its time are answered after it, in order and in one write."""
     connection = cold.connect()
@@ -1097,6 +1041,49 @@ def test_stop_waits_for_a_running_request(cold: House) -> None:
     (answer,) = parse_answers(connection.read())
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert connection.closed
+
+
+def test_drain_loses_no_request(cold: House) -> None:
+    """A client that is to move to a new connection learns it from its next answer: what is on its way is served."""
+    idle, busy = cold.connect(), cold.connect()
+    busy.send(put("/v1/key/hmac/cold", HMAC))
+    for connection in (idle, busy):
+        connection.wrappedProtocol.drain()
+        connection.wrappedProtocol.drain()
+        assert not connection.closed
+        assert not connection.unread
+    idle.send(put("/v1/key/hmac/k", HMAC) + get("/version"))
+    (answer,) = parse_answers(idle.read_all())
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert cold.codes == [200]
+    cold.threads.work()
+    busy.send(get("/version"))
+    first, second = parse_answers(busy.read_all())
+    assert (first.status, first.headers.get("connection")) == (200, None)
+    assert (second.status, second.headers["connection"]) == (200, "close")
+    assert busy.closed
+    cold.reactor.advance(limits.LINGER_TIMEOUT)
+    assert idle.closed
+
+
+def test_drain_of_an_idle_connection(house: House) -> None:
+    """A client that asks for nothing more loses its connection as any idle one does."""
+    connection = house.connect()
+    connection.wrappedProtocol.drain()
+    house.reactor.advance(limits.IDLE_TIMEOUT)
+    assert connection.closed
+    connection.close()
+    assert house.at_rest()
+
+
+def test_drain_during_a_handshake(house: House) -> None:
+    """A handshake that is under way ends as it began, and its connection stays."""
+    connection = house.open(Peer(ADDRESS, ADMIN))
+    connection.wrappedProtocol.drain()
+    connection.wrappedProtocol.handshakeCompleted()
+    connection.send(get("/version"))
+    (answer,) = parse_answers(connection.read())
+    assert (answer.status, answer.headers.get("connection")) == (200, None)
 
 
 def test_too_many_connections(house: House) -> None:
