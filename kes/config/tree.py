@@ -19,6 +19,7 @@ from kes.config.errors import ConfigError, quote
 # The tree is made from parser events and a stack of its own, as PyYAML composes nodes recursively: a file of nothing
 # but brackets would end in a RecursionError.
 _MAX_DEPTH = 32  # levels; the deepest field is at six
+_TOO_DEEP = f"nested deeper than {_MAX_DEPTH} levels"
 _MAX_NODES = 200_000  # keys and values, with what aliases repeat; some ten thousand policies
 
 _Loader: type[yaml.CSafeLoader | yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -81,6 +82,9 @@ def compose(text: str, file: str) -> Node | None:
         problem = f"not valid YAML: {error.problem or error.context}"
         if mark is not None and text[mark.index : mark.index + 1] == "\t":
             problem = "not valid YAML: a tab where only spaces may indent or separate"
+        elif error.problem == "exceeded maximum nesting depth":
+            # The parser of newer packages has a limit of its own, and meets it where it looks far ahead.
+            problem = _TOO_DEEP
         raise ConfigError(file, None if mark is None else mark.line + 1, "", problem) from None
 
 
@@ -163,7 +167,7 @@ class _Composer:
         line = opened.node.line
         self._check_tag(line, tag)
         if len(self._open) >= _MAX_DEPTH:
-            raise self._error(line, f"nested deeper than {_MAX_DEPTH} levels")
+            raise self._error(line, _TOO_DEEP)
         if opened.anchor is not None:
             self._anchors[opened.anchor] = None
         self._open.append(opened)
