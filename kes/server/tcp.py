@@ -11,7 +11,6 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Server
-from zope.interface import implementer_only
 
 
 class Turn:
@@ -37,8 +36,6 @@ class Turn:
             connection.send()
 
 
-# TLS on top of it copies, connection by connection, what interfaces this class has, and nobody asks for any.
-@implementer_only()
 class PromptServer(Server):
     """The server's side of a connection. What is written in one turn is sent in one piece."""
 

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -21,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL, crypto
 from OpenSSL.SSL import Connection
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, ITransport
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -69,6 +71,10 @@ _BAD_CERTIFICATE: Final = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+
+# Clients come again with the certificate that they had.
+_of_certificate = lru_cache(maxsize=1024)(of_certificate)
+_is_ca = lru_cache(maxsize=1024)(is_ca)
 
 log = Logger()
 
@@ -128,6 +134,15 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     """
 
     admission: Admission
+
+    def makeConnection(self, transport: ITransport) -> None:
+        # As Twisted does it, less that it copies the transport's interfaces, one by one and twice, for whoever may ask,
+        # and begins a handshake that only the client can.
+        self._tlsConnection = self.factory._creatorCallable(self)
+        self._appSendBuffer: list[bytes] = []
+        Protocol.makeConnection(self, transport)
+        self.factory.registerProtocol(self)
+        self.wrappedProtocol.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
         if not self._handshakeDone or self._appSendBuffer or self._lostTLSConnection:
@@ -305,7 +320,7 @@ def _verify(connection: Connection, certificate: crypto.X509, error: int, depth:
         return True
     if admission.identity is None:
         try:
-            admission.identity = of_certificate(_der(certificate))
+            admission.identity = _of_certificate(_der(certificate))
         except ValueError:
             admission.error = _MALFORMED
     return admission.granted
@@ -389,7 +404,7 @@ class ServerTLS:
         # On the server's side OpenSSL leaves the first out of the chain.
         others = [_der(certificate) for certificate in connection.get_peer_cert_chain() or ()]
         try:
-            leaves = [certificate for certificate in (proven, *others) if not is_ca(certificate)]
+            leaves = [certificate for certificate in (proven, *others) if not _is_ca(certificate)]
         except ValueError:
             admission.identity, admission.error = None, _MALFORMED
             return None
