@@ -143,6 +143,7 @@ class HTTP2Connection(Connection):
         self._streams: dict[int, Stream] = {}  # those that are open
         self._blocked: dict[int, Stream] = {}  # those whose answers wait for a window
         self._ignored: dict[int, None] = {}  # those that were closed here before the peer had sent all of them
+        self._lingering: dict[int, float] = {}  # those of them that are still to be reset, and when
         self._orphans = 0  # requests without a stream, which are still being handled
         self._last_stream = 0
         self._window = frames.DEFAULT_WINDOW  # bytes that may be sent
@@ -218,7 +219,7 @@ class HTTP2Connection(Connection):
     def _next_deadline(self) -> float:
         if self._paused or self._closed:
             return self._deadline
-        deadline = min(self._frame_deadline, self._drain_deadline)
+        deadline = min(self._frame_deadline, self._drain_deadline, next(iter(self._lingering.values()), inf))
         if not self._streams:
             return min(deadline, self._deadline)
         return min(deadline, *(stream.deadline for stream in self._streams.values()))
@@ -236,6 +237,8 @@ class HTTP2Connection(Connection):
                 self._drain_deadline = inf
                 self._leaving = True
                 self._refuse_streams()
+            for stream_id in [stream_id for stream_id, due in self._lingering.items() if due <= now]:
+                self._end_lingering(stream_id)
             for stream in [s for s in self._streams.values() if s.deadline <= now]:
                 if stream.unsent is None:
                     self._end_body(stream)
@@ -486,7 +489,7 @@ class HTTP2Connection(Connection):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on a stream that is not open")
         if stream is None and stream_id in self._ignored:
             if flags & END_STREAM:
-                del self._ignored[stream_id]
+                self._heed(stream_id)
             return
         if stream is None or stream.ended:
             raise StreamFault(Code.STREAM_CLOSED)
@@ -503,7 +506,7 @@ class HTTP2Connection(Connection):
         if not ended or (stream is not None and stream.left > 0):
             raise StreamFault(Code.PROTOCOL_ERROR)
         if stream is None:
-            del self._ignored[stream_id]
+            self._heed(stream_id)
         else:
             check_trailers(trailers)
             if stream.content is None:
@@ -519,8 +522,7 @@ class HTTP2Connection(Connection):
         self._window -= len(body)
         self._write_answer(stream_id, error.status, NO_HEADERS, JSON, body)
         if not ended:
-            self._ignore(stream_id, ended)
-            self._write(frames.rst_stream(stream_id, Code.NO_ERROR))
+            self._linger(stream_id)
         self._charge_reset()
 
     # Streams that end before their time
@@ -532,7 +534,7 @@ class HTTP2Connection(Connection):
         stream = self._streams.get(stream_id)
         if stream is None:
             # A client that does not read an answer to its end resets the stream after it.
-            self._ignored.pop(stream_id, None)
+            self._heed(stream_id)
             self._extra()
             return
         self._charge_reset()
@@ -588,6 +590,27 @@ class HTTP2Connection(Connection):
         self._ignored[stream_id] = None
         if len(self._ignored) > limits.MAX_IGNORED:
             del self._ignored[next(iter(self._ignored))]
+
+    def _heed(self, stream_id: int) -> None:
+        """Nothing more can come on a stream that was ignored, or it would be a fault."""
+        self._ignored.pop(stream_id, None)
+        self._lingering.pop(stream_id, None)
+
+    def _linger(self, stream_id: int) -> None:
+        """An answer is out, and its request not all in.
+
+        The rest is not needed, and a reset says so (RFC 9113, section 8.1). It comes a little later: there are clients
+        (curl until 7.88) that find the answer gone when it comes with the answer.
+        """
+        self._ignore(stream_id, False)
+        self._lingering[stream_id] = due = self._clock.seconds() + limits.LINGER_TIMEOUT
+        self._ring_by(due)
+        if len(self._lingering) > limits.MAX_IGNORED:
+            self._end_lingering(next(iter(self._lingering)))
+
+    def _end_lingering(self, stream_id: int) -> None:
+        del self._lingering[stream_id]
+        self._write(frames.rst_stream(stream_id, Code.NO_ERROR))
 
     def _charge_reset(self) -> None:
         if not self._resets.take(self._now, self._answered):
@@ -789,9 +812,7 @@ class HTTP2Connection(Connection):
         self._remove(stream)
         self._answered += 1
         if not stream.ended:
-            # RFC 9113, section 8.1: the client need not send the rest of its request.
-            self._ignore(stream.id, False)
-            self._write(frames.rst_stream(stream.id, Code.NO_ERROR))
+            self._linger(stream.id)
         stream.finished()
         if not (self._streams or self._corked):
             self._rest()

@@ -47,7 +47,18 @@ from tests.server.http.h2client import (
     settings,
     window_update,
 )
-from tests.server.http.test_h2 import BIG, BODY, CONVERSATION, HMAC, MIB, ROUTE_TIMEOUT, START, UNLIMITED, end
+from tests.server.http.test_h2 import (
+    BIG,
+    BODY,
+    CONVERSATION,
+    HMAC,
+    MIB,
+    ROUTE_TIMEOUT,
+    START,
+    UNLIMITED,
+    end,
+    reset_later,
+)
 from tests.server.memory import HIGH_WATER, LONGEST_READ, House
 
 GREETED = 2  # frames that a client has used of its allowance: its SETTINGS, and the acknowledgement of the server's
@@ -344,9 +355,23 @@ def test_a_refused_header_with_a_body(house: House) -> None:
     client.send(client.begin("/".ljust(limits.MAX_TARGET + 1, "x")))
     client.read()
     reply = client.reply(1)
-    assert (reply.status, reply.ended, reply.reset) == (414, True, Code.NO_ERROR)
+    assert (reply.status, reset_later(house, client, reply)) == (414, Code.NO_ERROR)
     client.send(data(1, BODY))
     assert client.read() == []
+
+
+def test_many_bodies_that_are_not_needed(house: House) -> None:
+    """Of the streams that may be read to their end a connection keeps so many in mind; the oldest is reset for more."""
+    client = Client(house)
+    for _ in range(limits.MAX_IGNORED + 1):
+        client.send(client.begin("/v1/key/hmac/k", ("content-length", str(MIB + 1))))
+        client.read()
+    assert client.statuses == [413] * (limits.MAX_IGNORED + 1)
+    assert [stream for stream, reply in client.replies.items() if reply.reset is not None] == [1]
+    house.reactor.advance(limits.LINGER_TIMEOUT)
+    client.read()
+    assert {reply.reset for reply in client.replies.values()} == {Code.NO_ERROR}
+    end(house, client)
 
 
 def test_a_refused_header_without_a_window(house: House) -> None:
