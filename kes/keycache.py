@@ -102,7 +102,8 @@ class KeyCache:
         self._closed = False
 
     def start(self) -> None:
-        """Begin to probe the store, first in `POLL_INTERVAL` seconds. Call it once."""
+        """Start the store, and begin to probe it, first in `POLL_INTERVAL` seconds. Call it once."""
+        self._store.start()
         self._polling.start(POLL_INTERVAL, now=False).addErrback(
             lambda failure: log.failure("the key store is no longer probed", failure)
         )

@@ -193,7 +193,11 @@ class Migration:
             report.settled, unsettled = self._records.settle_all()
         self._migrate_all(names, report, tell, stop)
         if unsettled or self._records.left:
-            settled, report.unsettled = self._records.settle_all()
+            try:
+                settled, report.unsettled = self._records.settle_all()
+            except KeyStoreError as error:
+                # The target has gone away meanwhile: what was done, and what was not, must be told all the more.
+                settled, report.unsettled = [], [f"what is set aside cannot be settled, run it again: {error}"]
             report.settled += settled
         report.interrupted = stop.is_set() and (not names or report.progress.done < len(names))
         report.outcomes.sort(key=lambda outcome: outcome.name)

@@ -17,6 +17,7 @@ from twisted.python import usage
 from kes.config.address import Address
 from kes.identity import APIKey
 from kes.tap import Options
+from tests.keystore.fakevault import FakeVault
 from tests.support import (
     ADMIN,
     READY,
@@ -288,6 +289,27 @@ class TestDaemon:
         assert "=> Stopping server... Goodbye." in log
         assert "Traceback" not in log
         assert {path.name for path in daemon.iterdir()} == {"files", "kes.log"}
+
+    def test_looks_after_its_key_store(self, daemon: Path) -> None:
+        """What a key store does in the background goes on in the daemon: the thread that does it is not left behind."""
+        vault = FakeVault(time.monotonic)
+        vault.v1["", "kv"] = {}
+        vault.logins["", "approle"] = {"role_id": "id", "secret_id": "secret"}
+        login = {"id": "id", "secret": "secret"}
+        keystore = {"vault": {"endpoint": vault.endpoint, "approle": login, "status": {"ping": "100ms"}}}
+        folder = daemon / "files"
+        folder.mkdir()
+        config = write_config(folder, keystore=keystore)
+        pidfile, logfile = daemon / "kes.pid", daemon / "kes.log"
+        command = [TWISTD, "--pidfile", str(pidfile), "--logfile", str(logfile), "kes"]
+        assert run(*command, "--addr", "127.0.0.1:0", "--config", str(config), cwd=daemon).returncode == 0
+        eventually(lambda: READY in logfile.read_text())
+        seen = vault.count("GET sys/health")
+        eventually(lambda: vault.count("GET sys/health") > seen + 3)
+        os.kill(int(pidfile.read_text()), signal.SIGTERM)
+        eventually(lambda: not pidfile.exists())
+        eventually(lambda: not vault.tokens)  # the token was given back
+        vault.close()
 
     def test_dev_mode(self, daemon: Path) -> None:
         """Development mode works in the background as well; its API key is in the log."""

@@ -63,6 +63,9 @@ def run(given: Given, terminal: Terminal) -> int:
         closing(_opened(target_file, lambda: open_target(target_settings, dry_run=dry_run))) as target,
         _deferred_signals() as (stop, received),
     ):
+        for file, store in () if quiet else ((source_file, source), (target_file, target)):
+            for warning in store.warnings:
+                terminal.warning(f"{file}: {warning}")
         display = Display(terminal, stop, silent=quiet or terminal.wants_json, dry_run=dry_run)
         migration = Migration(source, target, pattern, mode, dry_run=dry_run)
         display.begin()
@@ -122,9 +125,11 @@ def _settings(file: str, terminal: Terminal, *, quiet: bool) -> KeyStoreSettings
 
 def _opened(file: str, connect: Callable[[], KeyStore]) -> KeyStore:
     try:
-        return connect()
+        store = connect()
     except KeyStoreError as error:
         raise CommandError(f"{file}: cannot open the key store: {error}") from error
+    store.start()
+    return store
 
 
 @contextmanager

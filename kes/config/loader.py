@@ -2,7 +2,7 @@
 
 `load` returns a complete, checked Config or raises ConfigError, whatever the file holds; nothing half-checked comes
 out; `load_keystore` does the same for the `keystore` section alone. Besides the config file itself nothing is read or
-opened: that a certificate or directory exists is not checked.
+opened: that a certificate or directory exists is not checked, but that of a Kubernetes token is (keystores.md 3.1).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The KeyStore interface: where keys lie, as named values that a store keeps byte for byte and never parses.
 
-A store is plain blocking code: it may be called from several threads at once, knows nothing of Twisted, and bounds
-every call by time limits of its own. Other processes may use the same store at the same time. There is no update: a
-name is created once, read, and deleted. Contract: keystores.md section 1.
+A store is plain blocking code: it may be called from several threads at once, knows nothing of Twisted but its logger,
+and bounds every call by time limits of its own. Other processes may use the same store at the same time. There is no
+update: a name is created once, read, and deleted. Contract: keystores.md section 1.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from importlib import import_module
 
-from kes.keystore.settings import FSSettings, KeyStoreSettings, MemorySettings
+from kes.keystore.settings import AWSSettings, FSSettings, KeyStoreSettings, MemorySettings, VaultSettings
 from kes.names import is_valid_name
 
 PAGE = 1024  # names that one listing call returns at most (contract section 4)
@@ -44,6 +45,9 @@ class KeyStore(ABC):
     kms: str
     """What the start-up output says after `KMS`: `In Memory`, `Filesystem: <dir>`, … (cli.md)."""
 
+    warnings: tuple[str, ...] = ()
+    """What was odd when the store was opened, but no reason not to: one line each, for the operator."""
+
     @abstractmethod
     def create(self, name: str, value: bytes) -> None:
         """Store `value` (1 byte to 1 MiB) under a name that is not taken; when this returns, it is there to stay.
@@ -72,6 +76,9 @@ class KeyStore(ABC):
     def status(self) -> float:
         """Probe the store once, cheaply; return how long that took, in seconds."""
 
+    def start(self) -> None:  # noqa: B027 - most have nothing to do
+        """Begin what runs in the background. Called once, in the process that uses the store: a daemon has forked."""
+
     @abstractmethod
     def close(self) -> None:
         """Stop what runs in the background. Does not wait for the network; calls still running may fail."""
@@ -91,6 +98,24 @@ def connect(settings: KeyStoreSettings) -> KeyStore:
             from kes.keystore.memory import MemoryStore
 
             return MemoryStore()
+        case AWSSettings():
+            _require("boto3", "AWS", extra="aws")
+            from kes.keystore.aws import AWSStore
+
+            return AWSStore(settings)
+        case VaultSettings():
+            _require("httpx", "Vault", extra="vault")
+            from kes.keystore.vault import VaultStore
+
+            return VaultStore(settings)
+
+
+def _require(package: str, kind: str, *, extra: str) -> None:
+    """Raise `KeyStoreError` unless the package that the key store `kind` is built on is installed."""
+    try:
+        import_module(package)
+    except ModuleNotFoundError as e:
+        raise KeyStoreError(f"the {kind} key store needs the package {package}: pip install 'kes[{extra}]'") from e
 
 
 def page(names: Iterable[str], prefix: str, start_at: str, limit: int) -> tuple[list[str], str]:

@@ -166,7 +166,7 @@ class KESService(Service):
             self._reactor.callFromThread(self._reactor.stop)
 
     def _warn(self, parts: Parts) -> None:
-        for warning in (*parts.config.warnings, *parts.context.warnings):
+        for warning in (*parts.config.warnings, *parts.context.warnings, *parts.store.warnings):
             log.warn("{warning}", warning=warning)
 
     def _announce(self, last: str) -> None:
