@@ -161,6 +161,30 @@ def require(program: str) -> str:
     return path
 
 
+def build_load(folder: Path) -> Path:
+    """Build the load program in `folder`."""
+    program = folder / "load"
+    source = Path(__file__).parent / "load"
+    subprocess.run([require("go"), "build", "-o", program, "."], cwd=source, check=True)
+    return program
+
+
+def start_load(program: Path, port: int, folder: Path, load: Load, seconds: float) -> subprocess.Popen[str]:
+    """Start a load on the server at `port`, whose certificate is in `folder`."""
+    options = {
+        "-server": f"https://127.0.0.1:{port}",
+        "-ca": folder / "server.crt",
+        "-key": APP,
+        "-name": KEY,
+        "-op": load.operation,
+        "-protocol": load.protocol,
+        "-concurrency": load.concurrency,
+        "-duration": f"{seconds}s",
+    }
+    command = [str(program), *(str(word) for option in options.items() for word in option)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 class Bench:
     """The load program and the servers, each started once, in a folder of their own."""
 
@@ -170,8 +194,7 @@ class Bench:
         self._environ = installed(folder)
         self._ports: dict[str, int] = {}
         self.pids: dict[str, int] = {}
-        source = Path(__file__).parent / "load"
-        subprocess.run([require("go"), "build", "-o", folder / "load", "."], cwd=source, check=True)
+        self._load = build_load(folder)
         self._start_kes("kes")
         admin = Client(self._ports["kes"], client_context(folder, ADMIN))
         admin.request("PUT", f"/v1/key/create/{KEY}")
@@ -212,18 +235,7 @@ class Bench:
 
     def start(self, load: Load, seconds: float) -> subprocess.Popen[str]:
         """Start a load."""
-        options = {
-            "-server": f"https://127.0.0.1:{self._ports[load.server]}",
-            "-ca": self._folder / "server.crt",
-            "-key": APP,
-            "-name": KEY,
-            "-op": load.operation,
-            "-protocol": load.protocol,
-            "-concurrency": load.concurrency,
-            "-duration": f"{seconds}s",
-        }
-        command = [str(self._folder / "load"), *(str(word) for option in options.items() for word in option)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return start_load(self._load, self._ports[load.server], self._folder, load, seconds)
 
     def run(self, load: Load, seconds: float) -> Run:
         """Run a load to its end."""
