@@ -126,7 +126,7 @@ def test_paused(bao: OpenBao, running: Running) -> None:
         for _ in range(50):
             begun = time.monotonic()
             assert running.generate("cached") == 200
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < TIMEOUT
     running.until_ready()
     assert running.generate("other") == 200
 
