@@ -194,10 +194,10 @@ class Server:
             assert status == 0, "".join(self.err)
 
 
-def write_server_certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed server certificate for this machine, and its key."""
+def write_server_certificate(folder: Path, *hosts: str) -> tuple[Path, Path]:
+    """A self-signed server certificate for this machine and other `hosts`, and its key."""
     cert, key = folder / "server.crt", folder / "server.key"
-    cert_pem, key_pem = make_server_certificate([], datetime.now(UTC))
+    cert_pem, key_pem = make_server_certificate(hosts, datetime.now(UTC))
     cert.write_bytes(cert_pem)
     key.write_bytes(key_pem)
     return cert, key

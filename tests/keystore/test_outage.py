@@ -5,15 +5,18 @@ The server asks its store every 10 s whether it is there, so that a test takes a
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.openbao.server import AppRole, OpenBao, until
-from tests.support import Client, Server, start
+from tests.support import Client, Server, require_tool, start
 
 POLL = 25  # seconds; more than two probes of the store are apart
 TIMEOUT = 5  # seconds that the routes of these servers may take
@@ -64,7 +67,13 @@ class Running:
 
 @pytest.fixture
 def running(bao: OpenBao, tmp_path: Path) -> Iterator[Running]:
-    """Keys expire after a second, but may be used for an hour while the store is down."""
+    with run(bao, tmp_path) as running:
+        yield running
+
+
+@contextmanager
+def run(bao: OpenBao, folder: Path) -> Iterator[Running]:
+    """A server whose keys expire after a second, but may be used for an hour while the store is down."""
     engine = bao.kv("v2")
     role = bao.app_role(bao.key_policy("v2", engine))
     vault = {
@@ -77,7 +86,7 @@ def running(bao: OpenBao, tmp_path: Path) -> Iterator[Running]:
     routes = ("ready", "key/create/", "key/describe/", "key/generate/", "key/list/")
     api = {f"/v1/{route}": {"timeout": f"{TIMEOUT}s"} for route in routes}
     expiry = {"any": "1s", "unused": "1s", "offline": "1h"}
-    with start(tmp_path, keystore={"vault": vault}, cache={"expiry": expiry}, api=api) as server:
+    with start(folder, keystore={"vault": vault}, cache={"expiry": expiry}, api=api) as server:
         yield Running(server, server.client(), role)
 
 
@@ -129,6 +138,64 @@ def test_paused(bao: OpenBao, running: Running) -> None:
             assert time.monotonic() - begun < TIMEOUT
     running.until_ready()
     assert running.generate("other") == 200
+
+
+class Host:
+    """Another host: a network namespace, with a cable to this one."""
+
+    def __init__(self) -> None:
+        self.name = f"kes{os.getpid()}"
+        self._net = f"10.213.{os.getpid() % 256}"
+        self.address = f"{self._net}.2"
+        self.prefix = (require_tool("ip"), "netns", "exec", self.name)
+
+    def __enter__(self) -> Host:
+        here, there = f"{self.name}a", f"{self.name}b"
+        self._ip("netns", "add", self.name)
+        try:
+            self._ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", self.name)
+            self._ip("addr", "add", f"{self._net}.1/24", "dev", here)
+            self._ip("link", "set", here, "up")
+            self._ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", there)
+            self._ip("-n", self.name, "link", "set", "lo", "up")
+            self.plug(True)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def plug(self, plugged: bool) -> None:
+        """Plug the cable in, or pull it: what is sent then arrives nowhere, and nobody says so."""
+        self._ip("-n", self.name, "link", "set", f"{self.name}b", "up" if plugged else "down")
+
+    def __exit__(self, *_: object) -> None:
+        self._ip("netns", "delete", self.name)
+
+    @staticmethod
+    def _ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True)
+
+
+def test_network_cut(tmp_path: Path) -> None:
+    """Cut off from OpenBao, the server is as if it were silent, and is itself again when the network is."""
+    require_tool("ip")
+    if os.geteuid():
+        pytest.skip("only root may make a network namespace")
+    (tmp_path / "bao").mkdir()
+    with (
+        Host() as host,
+        OpenBao(tmp_path / "bao", host.address, host.prefix) as bao,
+        run(bao, tmp_path) as running,
+    ):
+        running.create("cached", "other")
+        assert running.generate("cached") == 200
+        host.plug(False)
+        assert running.generate("other") == 504
+        until(lambda: running.ready() == 504, "the server is not ready", POLL)
+        assert [running.generate("cached"), running.answer("PUT", "/v1/key/create/new")] == [200, 504]
+        host.plug(True)
+        running.until_ready()
+        assert running.generate("other") == 200
 
 
 def test_token_and_secret_id_revoked(bao: OpenBao, running: Running) -> None:

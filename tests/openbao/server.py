@@ -67,10 +67,15 @@ class AppRole:
 
 
 class OpenBao:
-    """A server with config, certificate and log in `folder`; its storage outlives the process, not `close`."""
+    """A server with config, certificate and log in `folder`; its storage outlives the process, not `close`.
 
-    def __init__(self, folder: Path) -> None:
+    `prefix` is a command that runs it on another host, whose `address` is.
+    """
+
+    def __init__(self, folder: Path, address: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self._address = address
+        self._prefix = prefix
         self.token = ""
         self._program = bao()
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,10 +83,10 @@ class OpenBao:
         self._local = threading.local()
         self._connections: list[http.client.HTTPSConnection] = []
         self._names = 0
-        self.ca, key = write_server_certificate(folder)
+        self.ca, key = write_server_certificate(folder, address)
         ports = free_ports(2)
         self.port = ports[0]
-        self.endpoint = f"https://127.0.0.1:{self.port}"
+        self.endpoint = f"https://{address}:{self.port}"
         self._context = ssl.create_default_context(cafile=self.ca)
         # Where memory is a file system: OpenBao syncs every write, which a disk takes long for.
         self._storage = Path(tempfile.mkdtemp(prefix="bao-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else folder))
@@ -92,7 +97,7 @@ class OpenBao:
             "max_entry_size": str(4 << 20),  # or no value could be as long as the interface allows
         }
         listener = {
-            "address": f"127.0.0.1:{self.port}",
+            "address": f"{address}:{self.port}",
             "tls_cert_file": str(self.ca),
             "tls_key_file": str(key),
         }
@@ -100,7 +105,7 @@ class OpenBao:
             "storage": {"raft": raft},
             "listener": {"tcp": listener},
             "api_addr": self.endpoint,
-            "cluster_addr": f"https://127.0.0.1:{ports[1]}",
+            "cluster_addr": f"https://{address}:{ports[1]}",
             "disable_mlock": True,
             "telemetry": {"disable_hostname": True, "prometheus_retention_time": "1h"},
         }
@@ -116,7 +121,7 @@ class OpenBao:
         """Start the process and wait until it answers: sealed, except for the very first time."""
         with (self.folder / "bao.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program, "server", "-config", self.folder / "bao.json"],
+                [*self._prefix, self._program, "server", "-config", self.folder / "bao.json"],
                 cwd=self.folder,
                 env={"HOME": str(self.folder)},
                 stdout=log,
@@ -186,7 +191,7 @@ class OpenBao:
             headers["X-Vault-Namespace"] = namespace
         connection: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self._context, timeout=TIMEOUT)
+            connection = http.client.HTTPSConnection(self._address, self.port, context=self._context, timeout=TIMEOUT)
             self._local.connection = connection
             self._connections.append(connection)
         for again in (False, True):
@@ -333,7 +338,7 @@ class OpenBao:
 
     def count(self, operation: str, engine: str) -> int:
         """How many requests of a kind, such as `read`, a mount has had."""
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self._context, timeout=TIMEOUT)
+        connection = http.client.HTTPSConnection(self._address, self.port, context=self._context, timeout=TIMEOUT)
         connection.request("GET", "/v1/sys/metrics?format=prometheus", headers={"X-Vault-Token": self.token})
         text = connection.getresponse().read().decode()
         connection.close()
