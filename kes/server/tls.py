@@ -72,9 +72,9 @@ _BAD_CERTIFICATE: Final = (
     x509.UnsupportedGeneralNameType,
 )
 
-# Clients come again with the certificate that they had.
-_of_certificate = lru_cache(maxsize=1024)(of_certificate)
-_is_ca = lru_cache(maxsize=1024)(is_ca)
+# Clients come again with the certificate that they had. Few are remembered: whoever connects may send 100 KiB.
+_of_certificate = lru_cache(maxsize=128)(of_certificate)
+_is_ca = lru_cache(maxsize=128)(is_ca)
 
 log = Logger()
 
