@@ -13,12 +13,12 @@ from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python import usage
 from zope.interface import provider
 
-from kes.config import address
+from kes.config import address, level
 from kes.config.address import Address
 from kes.config.errors import InvalidTextError
-from kes.server import banner
+from kes.server import banner, systemd
 from kes.server.build import Arguments, StartError, load
-from kes.server.process import forbid_core_dumps, raise_file_limit
+from kes.server.process import harden, raise_file_limit
 from kes.server.service import Console, KESService, Reactor
 from kes.server.writer import LineWriter, to_descriptor
 from kes.version import VERSION
@@ -135,9 +135,9 @@ class Options(usage.Options):
         )
 
     def warnings(self) -> list[str]:
-        """One line for each deprecated option that is given."""
+        """What to say of each deprecated option that is given."""
         return [
-            f"WARNING: --{name} is deprecated: use tls.{name} in the config file"
+            f"--{name} is deprecated: use tls.{name} in the config file"
             for name in ("auth", "cert", "key")
             if self[name] is not None
         ]
@@ -175,7 +175,7 @@ def _console(*, on_terminal: bool) -> Console:
         errors.flush(timeout)
 
     colour = sys.stdout is not None and banner.wants_colour(sys.stdout, os.environ)
-    return Console(output.line, errors.line, flush, colour)
+    return Console(output.line, errors.line, flush, colour, journal=systemd.is_journal(2, os.environ))
 
 
 def _ignore(_: object) -> None:
@@ -196,20 +196,21 @@ def _output_lost(lost: int, error: OSError | None) -> None:
 def makeService(options: Options) -> KESService:
     """The service for parsed options, with its config read, its key store open and its port bound.
 
-    SystemExit with one line, and so exit status 1, when that fails.
+    When that fails: one line on standard error, and SystemExit with status 1; or, under a service manager and if it
+    would fail again, with `systemd.REFUSED`.
     """
     from twisted.internet import reactor
 
     for warning in options.warnings():
-        print(warning, file=sys.stderr)  # noqa: T201 - there is no log yet
-    forbid_core_dumps()
+        _complain("WARNING", warning, level.WARN)
+    harden()
     raise_file_limit()
     environ = dict(os.environ)
     twistd: Any = options.parent
     folder = "." if twistd is None else twistd["rundir"]
-    if not Path(folder).is_dir():
-        raise SystemExit(f"Error: --rundir: {folder!r} is no directory")
     try:
+        if not Path(folder).is_dir():
+            raise StartError(f"--rundir: {folder!r} is no directory")
         # Relative paths of the config file mean the same now as on a reload, when twistd has changed to its --rundir.
         with chdir(folder):
             parts = load(options.arguments, environ)
@@ -218,5 +219,14 @@ def makeService(options: Options) -> KESService:
         # Not left to twistd: here a failure is still one line on the terminal, with no pid file and no fork behind us.
         service.privilegedStartService()
     except StartError as error:
-        raise SystemExit(f"Error: {error}") from None
+        _complain("Error", str(error), level.ERROR)
+        lasting = systemd.is_manager(environ) and not error.temporary
+        raise SystemExit(systemd.REFUSED if lasting else 1) from None
     return service
+
+
+def _complain(label: str, text: str, severity: int) -> None:
+    """Write a line to standard error, as there is no log yet."""
+    mark = systemd.priority(severity) if systemd.is_journal(2, os.environ) else ""
+    if sys.stderr is not None:
+        print(f"{mark}{label}: {text}", file=sys.stderr)  # noqa: T201

@@ -99,9 +99,9 @@ class TestOptions:
         """Each deprecated option is warned about once, with what replaces it; the others are not."""
         warnings = parse("--dev", "--auth", "on", "--cert", "a", "--key", "b", "--mlock").warnings()
         assert warnings == [
-            "WARNING: --auth is deprecated: use tls.auth in the config file",
-            "WARNING: --cert is deprecated: use tls.cert in the config file",
-            "WARNING: --key is deprecated: use tls.key in the config file",
+            "--auth is deprecated: use tls.auth in the config file",
+            "--cert is deprecated: use tls.cert in the config file",
+            "--key is deprecated: use tls.key in the config file",
         ]
         assert parse("--dev", "--addr", ":1").warnings() == []
 

@@ -68,6 +68,7 @@ def _run(arguments: list[str]) -> int:
         terminal.error(str(error))
         for hint in error.hints:
             terminal.hint(hint)
+        return _error_status()
     except OutputClosedError:
         raise
     except OSError as error:
@@ -94,6 +95,13 @@ def _call(given: Given, terminal: Terminal) -> int:
     module, _, function = given.command.run.partition(":")
     status: int | None = getattr(import_module(module), function)(given, terminal)
     return status or 0
+
+
+def _error_status() -> int:
+    """The status of a command that was not given what it needs. A service manager is not to try the same again."""
+    from kes.server.systemd import REFUSED, is_manager
+
+    return REFUSED if is_manager(os.environ) else 1
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

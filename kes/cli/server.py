@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-
-from twisted.internet import reactor
-from twisted.internet.interfaces import IReactorCore
-from twisted.logger import globalLogBeginner
-from twisted.python import usage
+import sys
 
 from kes.cli.command import Given
 from kes.cli.errors import CommandError
 from kes.cli.terminal import Terminal
-from kes.tap import Options, makeService
 
 
 def run(given: Given, _terminal: Terminal) -> int:
     """Serve until a signal says stop; the exit status. Raises CommandError for bad options."""
+    if not sys.flags.isolated:
+        # Again, as `python -I`: PYTHONPATH, PYTHONSTARTUP and their like, a user's site-packages and the current
+        # folder are no places to take code from for a process that holds keys.
+        os.execv(sys.executable, [sys.executable, "-I", "-m", "kes", *sys.argv[1:]])  # noqa: S606
     _choose_color(given)
+    from twisted.internet import reactor
+    from twisted.internet.interfaces import IReactorCore
+    from twisted.logger import globalLogBeginner
+    from twisted.python import usage
+
+    from kes.tap import Options, makeService
+
     arguments = [
         f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
         for name, value in given.values.items()

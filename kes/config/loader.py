@@ -1,8 +1,9 @@
 """The config file's fields: what each may hold, its default, and what must not contradict what (contract section 6).
 
 `load` returns a complete, checked Config or raises ConfigError, whatever the file holds; nothing half-checked comes
-out; `load_keystore` does the same for the `keystore` section alone. Besides the config file itself nothing is read or
-opened: that a certificate or directory exists is not checked, but that of a Kubernetes token is (keystores.md 3.1).
+out; `load_keystore` does the same for the `keystore` section alone. Besides the config file and the credentials that it
+names nothing is read or opened: that a certificate or directory exists is not checked, but that of a Kubernetes token
+is (keystores.md 3.1).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def load(
 ) -> Config:
     """Read and check the config file at `path`. May be called again, for a reload; it keeps nothing.
 
-    `environ` is what `${NAME}` is looked up in. `tls_key` and `tls_cert` are paths that win over the file's, which may
-    then lack them. Raises ConfigError, also if the file cannot be read.
+    `environ` is what `${NAME}` is looked up in (kes.config.variables). `tls_key` and `tls_cert` are paths that win over
+    the file's, which may then lack them. Raises ConfigError, also if the file cannot be read.
     """
     return parse(_read(path), environ, file=str(path), tls_key=tls_key, tls_cert=tls_cert)
 

@@ -1,7 +1,7 @@
 """Typed reading of a YAML tree: each getter returns a checked value or raises ConfigError at its line and path.
 
 A `View` is one value in the file and where it stands, `Fields` a mapping with a fixed set of names. Texts that are
-exactly `${NAME}` are replaced by the environment here and nowhere else; from then on their values are not quoted.
+exactly `${NAME}` are replaced here and nowhere else (kes.config.variables); from then on their values are not quoted.
 A field that is null is absent, and an optional one that is the empty text counts as absent as well, so that a variable
 may be set to nothing (contract section 6; keystores.md 1.7).
 """
@@ -16,6 +16,7 @@ from typing import NoReturn, TypeVar
 
 from kes.config import tree
 from kes.config.errors import ConfigError, InvalidTextError, quote
+from kes.config.variables import VariableError, look_up
 
 T = TypeVar("T")
 
@@ -58,18 +59,18 @@ class View:
         return self.node.text
 
     def text(self) -> str:
-        """Return the text, or the environment variable that it names. Raises ConfigError if that is not set."""
+        """Return the text, or the value of the variable that it names. Raises ConfigError if there is none."""
         text = self.literal()
         variable = _VARIABLE.fullmatch(text)
         if variable is None:
             return text
-        name = variable[1].strip()
-        if name not in self.source.environ:
-            raise self.error(f"the environment variable {quote(name)} is not set; set it, or write the value here")
-        return self.source.environ[name]
+        try:
+            return look_up(variable[1].strip(), self.source.environ)
+        except VariableError as error:
+            raise self.error(str(error)) from None
 
     def quoted(self) -> str:
-        """Return the text as a message may show it; what comes from the environment is only named."""
+        """Return the text as a message may show it; what a variable stands for is only named."""
         text = self.literal()
         return f"the value of {quote(text.strip())}" if _VARIABLE.fullmatch(text) else quote(text)
 

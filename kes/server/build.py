@@ -25,7 +25,7 @@ from kes.crypto import Algorithm, Key
 from kes.crypto.storedkey import encode
 from kes.identity import APIKey, Identity
 from kes.keycache import KeyCache, Run
-from kes.keystore import KeyExists, KeyStore, KeyStoreError
+from kes.keystore import KeyExists, KeyStore, KeyStoreError, Unreachable
 from kes.keystore.settings import MemorySettings
 from kes.routes import ROUTES
 from kes.server.banner import addresses
@@ -36,7 +36,14 @@ DEV_ADDRESS = Address("127.0.0.1", 7373)
 
 
 class StartError(Exception):
-    """The server cannot start, or the new configuration cannot be used: one line for the operator."""
+    """The server cannot start, or the new configuration cannot be used: one line for the operator.
+
+    `temporary`: it may go better another time though nothing is changed, as when the key store was out of reach.
+    """
+
+    def __init__(self, text: str, *, temporary: bool = False) -> None:
+        super().__init__(text)
+        self.temporary = temporary
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +94,13 @@ def load(arguments: Arguments, environ: Mapping[str, str]) -> Parts:
     try:
         store = keystore.connect(config.keystore)
     except KeyStoreError as error:
-        raise StartError(f"cannot open the key store: {error}") from None
+        raise StartError(f"cannot open the key store: {error}", temporary=isinstance(error, Unreachable)) from None
     try:
         for name in config.keys:
             _create(store, name, algorithm, config.admin)
     except KeyStoreError as error:
         store.close()
-        raise StartError(f"cannot create the key {name!r} of the config file: {error}") from None
+        raise StartError(f"cannot create the key {name!r} of the config file: {error}", temporary=True) from None
     return Parts(config, context, files, store, algorithm)
 
 

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kes.config import level as levels
+from kes.server import systemd
 from kes.server.http.limits import MAX_LOG_BACKLOG
 from kes.server.http.request import Request
 from kes.timestamp import format_rfc3339
@@ -129,11 +130,13 @@ class ErrorLog:
     It may be called in any thread, as the logging system may.
     """
 
-    def __init__(self, feed: Feed, console: Callable[[bytes], None] | None) -> None:
+    def __init__(self, feed: Feed, console: Callable[[bytes], None] | None, *, journal: bool = False) -> None:
+        """Without a `console` events go to subscribers only; to the `journal` each has its priority in front."""
         self.feed = feed
         self.level = levels.INFO
         self.events = 0
         self._console = console
+        self._journal = journal
 
     def __call__(self, event: LogEvent) -> None:
         level = _LEVELS.get(event.get("log_level", LogLevel.info), levels.ERROR)
@@ -148,7 +151,8 @@ class ErrorLog:
         self.events += 1
         if self._console is not None and level >= self.level:
             when = format_rfc3339(int(event.get("log_time", time.time()) * 1000) * 1_000_000)
-            self._console(f"time={when} level={levels.render(level)} msg={quoted(message)}\n".encode())
+            mark = systemd.priority(level) if self._journal else ""
+            self._console(f"{mark}time={when} level={levels.render(level)} msg={quoted(message)}\n".encode())
         self.feed.publish_soon(msgspec.json.encode({"message": message}) + b"\n")
 
 

@@ -1,20 +1,43 @@
-"""What the process asks of the operating system at start: no core dumps, no swapped keys, room for connections.
+"""What the process asks of the operating system at start: no core dumps, no swapped keys, no rights to come, room for
+connections.
 
-Everything here is best effort and says what came of it: a container or an unprivileged user may be refused any of it.
+Everything here is best effort: a container or an unprivileged user may be refused any of it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
+import os
 import resource
 import sys
 from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+_UMASK = 0o077
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
-def forbid_core_dumps() -> None:
+def harden() -> None:
+    """Take from the process what it has no use for, and an attacker would have."""
+    _forbid_core_dumps()
+    _forbid_new_privileges()
+    # What it writes is for its own user, whatever it was started with.
+    os.umask(_UMASK)
+    if sys.stderr is not None:
+        # A crash, or the watchdog's SIGABRT, leaves no core file: where each thread stood is said here instead. It is
+        # names and lines of code, never a value.
+        faulthandler.enable()
+
+
+def _forbid_new_privileges() -> None:
+    """Nothing that the process may ever execute gains a right, such as by a setuid bit (prctl(2))."""
+    if sys.platform == "linux":
+        _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _forbid_core_dumps() -> None:
     """Keep memory, and the keys in it, out of core files and away from debuggers of the same user."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":

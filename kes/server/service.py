@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
     IReactorCore,
+    IReactorSocket,
     IReactorTCP,
     IReactorThreads,
     IReactorTime,
@@ -31,6 +32,7 @@ from twisted.python.failure import Failure
 
 from kes.api.tree import make_tree
 from kes.config import level
+from kes.config.address import Address
 from kes.keycache import KeyCache
 from kes.server import banner
 from kes.server.build import Arguments, Parts, StartError, load, make_state
@@ -41,6 +43,7 @@ from kes.server.metrics import Metrics
 from kes.server.process import lock_memory
 from kes.server.recorder import Recorder
 from kes.server.state import State
+from kes.server.systemd import Manager, SocketError, listening_socket
 from kes.server.tcp import Turn
 from kes.server.threads import Threads
 from kes.server.tls import Context, ServerTLS, Stamp, TLSError, TLSFactory, stamp
@@ -52,11 +55,12 @@ RETIRE_MARGIN = 1.0  # seconds that a key store of before a reload stays open be
 FLUSH_TIMEOUT = 1.0  # seconds that the console gets for the last log lines
 
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+_PORT_WAS_OPEN = "the service manager has opened the port; change ListenStream in its socket unit"
 
 log = Logger()
 
 
-class Reactor(IReactorCore, IReactorTCP, IReactorThreads, IReactorTime):
+class Reactor(IReactorCore, IReactorSocket, IReactorTCP, IReactorThreads, IReactorTime):
     """What the service needs of a reactor."""
 
 
@@ -64,13 +68,14 @@ class Reactor(IReactorCore, IReactorTCP, IReactorThreads, IReactorTime):
 class Console:
     """Where the start-up output and the logs go. No function here blocks, save `flush`, for so many seconds at most.
 
-    An error log without a function goes to its subscribers only.
+    An error log without a function goes to its subscribers only; one that is the journal takes priorities.
     """
 
     output: Callable[[bytes], None]
     errors: Callable[[bytes], None] | None
     flush: Callable[[float], None]
     colour: bool
+    journal: bool = False
 
 
 class KESService(Service):
@@ -88,7 +93,7 @@ class KESService(Service):
         self._console = console
         self._threads = Threads(reactor)
         errors, audit = Feed(reactor), Feed(reactor)
-        self._error_log = ErrorLog(errors, console.errors)
+        self._error_log = ErrorLog(errors, console.errors, journal=console.journal)
         self._audit_log = AuditLog(audit, console.output)
         self._metrics = metrics = Metrics(time.monotonic())
         metrics.error_events = lambda: self._error_log.events
@@ -105,9 +110,14 @@ class KESService(Service):
         )
         metrics.cache = lambda: (self._site.state.keys.hits, self._site.state.keys.misses)
         self._set_levels(parts)
+        self._manager = Manager(environ, lambda text: log.warn("{text}", text=text))
+        self._alive = LoopingCall(self._manager.alive)
+        self._alive.clock = reactor
         self._port: IListeningPort | None = None
+        self._port_was_open = False
         self._mlock = False
         self._reloading = False
+        self._reload_failed = False
         self._reload_again = False
         self._retired: dict[KeyCache, IDelayedCall] = {}
         self._stopping = False
@@ -118,24 +128,36 @@ class KESService(Service):
     # Start
 
     def privilegedStartService(self) -> None:
-        """Listen. Raises StartError."""
+        """Listen, on the socket that the service manager has passed, or on one of our own. Raises StartError."""
         if self._port is not None:
             return
-        where = self._parts.config.address
         factory = cast(ServerFactory, TLSFactory(self._tls, False, self._site, self._reactor))
+        try:
+            passed = listening_socket(self._environ, os.getpid())
+        except SocketError as error:
+            raise StartError(str(error)) from None
+        if passed is None:
+            self._port = self._listen(factory)
+        else:
+            with passed:  # the port has a descriptor of its own
+                self._port = self._reactor.adoptStreamPort(passed.fileno(), passed.family, factory)
+            self._port_was_open = True
+        cast(Port, self._port).transport = Turn(self._reactor).connect  # type: ignore[assignment]
+
+    def _listen(self, factory: ServerFactory) -> IListeningPort:
+        where = self._parts.config.address
         # An empty host is every interface, of both families where the system has both.
         hosts = [where.interface] if where.interface else ["::", "0.0.0.0"]  # noqa: S104 - asked for
         for host in hosts:
             try:
-                self._port = self._reactor.listenTCP(where.port, factory, LISTEN_BACKLOG, host)
-                cast(Port, self._port).transport = Turn(self._reactor).connect  # type: ignore[assignment]
+                return self._reactor.listenTCP(where.port, factory, LISTEN_BACKLOG, host)
             except CannotListenError as error:
-                # A port that is taken is no reason to serve half of what was asked for.
-                if host == hosts[-1] or getattr(error.socketError, "errno", None) not in _NO_IPV6:
-                    reason = getattr(error.socketError, "strerror", None) or error.socketError
-                    raise StartError(f"cannot listen on {where}: {reason}") from None
-            else:
-                return
+                refusal = error
+                if getattr(error.socketError, "errno", None) not in _NO_IPV6:
+                    # A port that is taken is no reason to serve half of what was asked for.
+                    break
+        reason = getattr(refusal.socketError, "strerror", None) or refusal.socketError
+        raise StartError(f"cannot listen on {where}: {reason}", temporary=True)
 
     def startService(self) -> None:
         self.privilegedStartService()
@@ -154,7 +176,20 @@ class KESService(Service):
         signal.signal(signal.SIGTERM, self._signalled)
         signal.signal(signal.SIGINT, self._signalled)
         self._warn(self._parts)
+        port = cast(IPv4Address | IPv6Address, cast(IListeningPort, self._port).getHost()).port
+        if self._port_was_open and port != self._parts.config.address.port:
+            log.warn("the address {own} is not used: {used}", own=self._parts.config.address, used=_PORT_WAS_OPEN)
         self._announce(banner.READY)
+        self._manager.ready(self._status())
+        watchdog = self._manager.watchdog(os.getpid())
+        if watchdog:
+            self._alive.start(watchdog / 2)
+
+    def _status(self) -> str:
+        """What the service does, for the service manager."""
+        where = cast(IPv4Address | IPv6Address, cast(IListeningPort, self._port).getHost())
+        text = f"Serving on {Address(where.host, where.port)}; KMS {self._parts.store.kms}"
+        return f"{text}; the last reload failed, see the log" if self._reload_failed else text
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
@@ -203,6 +238,7 @@ class KESService(Service):
         else:
             log.info("received SIGHUP: reading the configuration again")
             self._reloading = True
+            self._manager.reloading()
             loaded = self._threads.run(load, self._arguments, self._environ)
             loaded.addCallbacks(self._switch, self._keep).addErrback(_log_defect).addBoth(self._reloaded)
 
@@ -225,7 +261,11 @@ class KESService(Service):
         self._retire(old)
         self._warn(parts)
         if parts.config.address != before.config.address:
-            log.warn("the address {new} is used from the next start on", new=parts.config.address)
+            if self._port_was_open:
+                log.warn("the address {new} is not used: {used}", new=parts.config.address, used=_PORT_WAS_OPEN)
+            else:
+                log.warn("the address {new} is used from the next start on", new=parts.config.address)
+        self._reload_failed = False
         self._announce(banner.RELOADED)
 
     def _retire(self, old: State) -> None:
@@ -242,6 +282,7 @@ class KESService(Service):
 
     def _keep(self, failure: Failure) -> None:
         failure.trap(StartError)
+        self._reload_failed = True
         log.error("the configuration is not reloaded, the old one stays: {error}", error=failure.value)
 
     def _reloaded(self, _: object) -> None:
@@ -249,6 +290,8 @@ class KESService(Service):
         if self._reload_again:
             self._reload_again = False
             self.reload()
+        elif not self._stopping:
+            self._manager.ready(self._status())
 
     def _state(self, parts: Parts) -> State:
         return make_state(parts, self._tls, self._threads.run, self._reactor, self._started_at)
@@ -288,6 +331,7 @@ class KESService(Service):
     def stopService(self) -> Deferred[None]:
         """Take no more connections, give running requests a moment, then close everything."""
         self._stopping = True
+        self._manager.stopping()
         self._console.output(f"\n{banner.GOODBYE}\n".encode())
         return ensureDeferred(self._stop())
 
@@ -311,6 +355,8 @@ class KESService(Service):
         # A store that hangs is left behind: it must not hold up the end of the process.
         await DeferredList([keys.close(limits.STOP_TIMEOUT) for keys in (*self._retired, self._site.state.keys)])
         self._threads.stop()
+        if self._alive.running:
+            self._alive.stop()
         globalLogPublisher.removeObserver(self._error_log)
         self._console.flush(FLUSH_TIMEOUT)
 

@@ -34,7 +34,7 @@ def test_no_core_dumps_and_many_files(tmp_path: Path) -> None:
 def test_not_dumpable(tmp_path: Path) -> None:
     """Where a program takes the core dumps a limit does not count, so the process is marked as well."""
     code = (
-        "import ctypes; from kes.server.process import forbid_core_dumps; forbid_core_dumps();"
+        "import ctypes; from kes.server.process import harden; harden();"
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
     )
     assert run(sys.executable, "-c", code, cwd=tmp_path).stdout == "0\n"
