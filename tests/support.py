@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,10 +118,19 @@ class Client:
 class Server:
     """A `kes` process. As a context manager it is stopped at the end, and must have stopped well."""
 
-    def __init__(self, command: list[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], *, cwd: Path, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+    ) -> None:
         self.folder = cwd
         self.process = subprocess.Popen(
-            command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+            command,
+            cwd=cwd,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            pass_fds=pass_fds,
         )
         self.out: list[str] = []
         self.err: list[str] = []
@@ -199,6 +208,7 @@ def write_server_certificate(folder: Path, *hosts: str) -> tuple[Path, Path]:
     cert, key = folder / "server.crt", folder / "server.key"
     cert_pem, key_pem = make_server_certificate(hosts, datetime.now(UTC))
     cert.write_bytes(cert_pem)
+    key.touch(0o600)
     key.write_bytes(key_pem)
     return cert, key
 
@@ -258,7 +268,7 @@ def start(folder: Path, *options: str, env: Mapping[str, str] | None = None, **s
     return Server([KES, "server", "--addr", "127.0.0.1:0", "--config", str(config), *options], cwd=folder, env=env)
 
 
-def start_dev(folder: Path) -> tuple[Server, APIKey]:
+def start_dev(folder: Path, env: Mapping[str, str] | None = None) -> tuple[Server, APIKey]:
     """`kes server --dev`, and the API key that it made."""
-    server = Server([KES, "server", "--dev", "--addr", "127.0.0.1:0"], cwd=folder)
+    server = Server([KES, "server", "--dev", "--addr", "127.0.0.1:0"], cwd=folder, env=env)
     return server, APIKey.parse(re.search(r"kes:v1:\S+", "".join(server.out))[0])

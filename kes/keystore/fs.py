@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from kes.filemode import key_folder_warning
 from kes.keystore import (
     MAX_VALUE,
     KeyExists,
@@ -54,6 +55,8 @@ class FSStore(KeyStore):
             self._check_writable()
         except OSError as e:
             raise KeyStoreError(f"key store directory {str(self._directory)!r}: {_reason(e)}") from e
+        if warning := key_folder_warning(str(self._directory)):
+            self.warnings = (f"key store directory {warning}",)
 
     def create(self, name: str, value: bytes) -> None:
         path = self._path(name)

@@ -165,6 +165,9 @@ class KESService(Service):
         globalLogPublisher.addObserver(self._error_log)
         self._threads.start()
         self._site.state.keys.start()
+        watchdog = self._manager.watchdog(os.getpid())
+        if watchdog:
+            self._alive.start(watchdog / 2)
         self._mlock = not self._arguments.dev and lock_memory()
         if not self._arguments.dev:
             self._watch.start(WATCH_INTERVAL, now=False)
@@ -181,9 +184,6 @@ class KESService(Service):
             log.warn("the address {own} is not used: {used}", own=self._parts.config.address, used=_PORT_WAS_OPEN)
         self._announce(banner.READY)
         self._manager.ready(self._status())
-        watchdog = self._manager.watchdog(os.getpid())
-        if watchdog:
-            self._alive.start(watchdog / 2)
 
     def _status(self) -> str:
         """What the service does, for the service manager."""

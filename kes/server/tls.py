@@ -31,6 +31,7 @@ from zope.interface import implementer
 
 from kes.certificate import PrivateKeyError, load_private_key
 from kes.errors import CertificateRequired, InvalidProxyRequest, TooManyCertificates
+from kes.filemode import key_file_warning
 from kes.identity import Identity, is_ca, of_certificate
 from kes.server.http.request import Peer
 from kes.server.records import read_records
@@ -252,7 +253,10 @@ class Context:
     def load(cls, settings: Settings) -> Context:
         """A context from the settings' files; blocks."""
         authorities = load_authorities(settings.ca) if settings.ca else []
-        return cls(settings, read_file(settings.cert, "tls.cert"), read_file(settings.key, "tls.key"), authorities)
+        context = cls(settings, read_file(settings.cert, "tls.cert"), read_file(settings.key, "tls.key"), authorities)
+        if warning := key_file_warning(settings.key):
+            context.warnings.append(f"tls.key {warning}")
+        return context
 
     def _use_own(self, cert: bytes, key: bytes) -> None:
         """The server's own certificate, its chain and its key."""

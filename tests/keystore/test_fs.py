@@ -112,12 +112,16 @@ def test_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "keys" / "my-key").read_bytes() == VALUE
 
 
-def test_mode_of_an_existing_directory(directory: Path) -> None:
-    """A directory that is there keeps its mode."""
+@pytest.mark.parametrize(("mode", "who"), [(0o755, None), (0o770, "its group"), (0o777, "everybody on this machine")])
+def test_mode_of_an_existing_directory(directory: Path, mode: int, who: str | None) -> None:
+    """A directory that is there keeps its mode; only one that others may write is warned about."""
     directory.mkdir()
-    directory.chmod(0o755)
-    FSStore(str(directory)).create("my-key", VALUE)
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+    directory.chmod(mode)
+    store = FSStore(str(directory))
+    store.create("my-key", VALUE)
+    assert stat.S_IMODE(directory.stat().st_mode) == mode
+    warning = f"key store directory {directory}: {who} may change it (mode {mode:04o}); run chmod go-w {directory}"
+    assert store.warnings == ((warning,) if who else ())
 
 
 @pytest.mark.parametrize("below", ["", "sub"])

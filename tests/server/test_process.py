@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
+import signal
 import sys
 from pathlib import Path
 
-from tests.support import run, start, start_dev
+import pytest
+
+from tests.support import KES, Server, run, start, start_dev
 
 
 def limits(pid: int) -> dict[str, tuple[str, str]]:
@@ -38,6 +42,64 @@ def test_not_dumpable(tmp_path: Path) -> None:
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
     )
     assert run(sys.executable, "-c", code, cwd=tmp_path).stdout == "0\n"
+
+
+def status(pid: int, name: str) -> str:
+    return re.search(rf"^{name}:\s+(.*)$", Path(f"/proc/{pid}/status").read_text(), re.M)[1]
+
+
+def test_no_new_privileges_and_umask(tmp_path: Path) -> None:
+    """Nothing that the server executed could gain rights, and what it writes is its own user's."""
+    with start(tmp_path) as server:
+        assert (status(server.process.pid, "NoNewPrivs"), status(server.process.pid, "Umask")) == ("1", "0077")
+
+
+def test_a_crash_tells_where(tmp_path: Path) -> None:
+    """What ends the server by a crash, or the watchdog's SIGABRT, leaves the stack of each thread, and no core file."""
+    server = start(tmp_path)
+    assert server.client().request("PUT", "/v1/key/create/k").status == 200
+    assert server.stop(signal.SIGABRT) == -signal.SIGABRT
+    told = "".join(server.err)
+    assert "Fatal Python error: Aborted" in told
+    assert "kes/cli/server.py" in told
+    assert not list(tmp_path.glob("core*"))
+
+
+class TestIsolation:
+    """What is in the environment and in the current folder cannot put code into the server."""
+
+    @pytest.fixture
+    def traps(self, tmp_path: Path) -> Path:
+        """A folder of modules that leave a mark when they are run."""
+        folder = tmp_path / "traps"
+        folder.mkdir()
+        mark = f"open({str(tmp_path / 'sprung')!r}, 'a').write(__name__)\n"
+        for name in ("sitecustomize", "usercustomize", "yaml", "twisted", "kes", "msgspec"):
+            (folder / f"{name}.py").write_text(mark)
+        return folder
+
+    def environment(self, traps: Path) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(traps), "PYTHONUSERBASE": str(traps), "PYTHONSTARTUP": str(traps)}
+
+    def test_module(self, tmp_path: Path, traps: Path) -> None:
+        """`python -I -m kes`, which the units and the container start, runs none of it."""
+        command = [sys.executable, "-I", "-m", "kes", "server", "--dev", "--addr", "127.0.0.1:0"]
+        with Server(command, cwd=traps, env=self.environment(traps)):
+            pass
+        assert not (tmp_path / "sprung").exists()
+
+    def test_the_traps(self, tmp_path: Path, traps: Path) -> None:
+        """Without -I they would be."""
+        run(sys.executable, "-m", "kes", cwd=traps, env=self.environment(traps))
+        assert (tmp_path / "sprung").read_text() == "sitecustomize__main__"
+
+    def test_command(self, tmp_path: Path, traps: Path) -> None:
+        """`kes server` starts itself anew in this way: what Python runs before it is run once, and is then gone."""
+        for name in ("kes", "sitecustomize", "usercustomize"):
+            (traps / f"{name}.py").unlink()
+        with Server([KES, "server", "--dev", "--addr", "127.0.0.1:0"], cwd=traps, env=self.environment(traps)):
+            pass
+        assert not (tmp_path / "sprung").exists()
 
 
 def test_memory_lock(tmp_path: Path) -> None:

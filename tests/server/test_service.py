@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,14 @@ class Reactor(MemoryReactorClock):
 class Running:
     """A service that has started, and what it has written."""
 
-    def __init__(self, folder: Path, **sections: Any) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str] = {}, **sections: Any) -> None:
         self.folder = folder
         self.reactor = Reactor()
         self.output: list[bytes] = []
         self.errors: list[bytes] = []
         console = Console(self.output.append, self.errors.append, lambda _seconds: None, colour=False)
         arguments = Arguments(config=str(write_config(folder, **sections)))
-        self.service = KESService(self.reactor, arguments, {}, load(arguments, {}), console)
+        self.service = KESService(self.reactor, arguments, environ, load(arguments, environ), console)
         self.service.startService()
         # It has locked the memory of the process that runs the tests.
         ctypes.CDLL(None).munlockall()

@@ -894,6 +894,7 @@ class Files:
 
     def write(self, cert: bytes, key: bytes) -> None:
         Path(self.settings.cert).write_bytes(cert)
+        Path(self.settings.key).touch(0o600)
         Path(self.settings.key).write_bytes(key)
 
     def fails(self, what: str, **settings: object) -> None:
@@ -991,6 +992,26 @@ def test_expired_certificate(files: Files) -> None:
     (warning,) = Context.load(files.settings).warnings
     assert warning.startswith(f"tls.cert {files.settings.cert}: the certificate expired on ")
     assert context().warnings == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "warning"),
+    [
+        (0o600, None),
+        (0o400, None),
+        (0o640, None),  # a service's group may read what root owns
+        (0o644, "everybody on this machine may read it (mode 0644); run chmod o=,g-w"),
+        (0o660, "its group may change it (mode 0660); run chmod o=,g-w"),
+        (0o602, "everybody on this machine may change it (mode 0602); run chmod o=,g-w"),
+        (0o666, "everybody on this machine may change it (mode 0666); run chmod o=,g-w"),
+    ],
+)
+def test_mode_of_the_private_key(files: Files, mode: int, warning: str | None) -> None:
+    """A private key that others can read or change is used, as it always was, and warned about."""
+    path = Path(files.settings.key)
+    path.chmod(mode)
+    expected = [] if warning is None else [f"tls.key {path}: {warning} {path}"]
+    assert Context.load(files.settings).warnings == expected
 
 
 def test_chain_is_sent(files: Files, dial: Dial) -> None:

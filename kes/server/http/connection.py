@@ -29,6 +29,7 @@ class Handshake(Protocol):
         self._site = site
         self._clock = clock
         self._timer: IDelayedCall | None = None
+        self._stopping = False
 
     def connectionMade(self) -> None:
         if not self._site.admit(self):
@@ -48,6 +49,8 @@ class Handshake(Protocol):
         self._site.connections.add(connection)
         self.transport.wrappedProtocol = connection
         connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
+        if self._stopping:
+            connection.stop()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_timer()
@@ -55,7 +58,8 @@ class Handshake(Protocol):
         self._site.handshake_failed(self.transport, reason)
 
     def stop(self) -> None:
-        self.abort()
+        """Whoever was let in before the end may still have a request answered, in the time there is for those."""
+        self._stopping = True
 
     def drain(self) -> None:
         """Whoever is in the middle of a handshake may end it as it began."""
@@ -100,7 +104,10 @@ class Connection(Protocol):
     # For the protocol to implement
 
     def stop(self) -> None:
-        """The server stops: close as soon as no request is under way; a streamed answer ends now."""
+        """The server stops: close as soon as no request is under way; a streamed answer ends now.
+
+        On a connection that has not had a request yet, one is on its way.
+        """
         raise NotImplementedError
 
     def drain(self) -> None:

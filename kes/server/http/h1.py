@@ -211,6 +211,7 @@ class HTTP1Connection(Connection):
         self._close_after = False  # the running answer is the last
         self._head_only = False  # the running answer is to a HEAD
         self._http10 = False
+        self._fresh = True  # there was no request yet
         self._stopping = False
         self._draining = False
         self._unread = False  # the peer may still be sending what is not going to be read
@@ -230,7 +231,8 @@ class HTTP1Connection(Connection):
     def stop(self) -> None:
         self._stopping = True
         if self._request is None:
-            self._close()
+            if not (self._fresh or self._buffer):
+                self._close()
         elif self._request.producer is not None:
             self._request.producer.stopProducing()
 
@@ -323,7 +325,7 @@ class HTTP1Connection(Connection):
                 self._expect()
             self._searched = len(buffer)
             return False
-        self._in_head = False
+        self._in_head = self._fresh = False
         self._searched = 0
         line_end = buffer.find(b"\r\n", start)
         method, target, version = parse_request_line(buffer[start:line_end])

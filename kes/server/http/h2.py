@@ -158,11 +158,15 @@ class HTTP2Connection(Connection):
         self._drain_deadline = inf
         self._final_stream = MAX_STREAM  # what a GOAWAY has said to be the last one that is served
         self._leaving = False  # to be closed when the last stream is
+        self._stopping = False  # to be stopped when the first streams are here
 
     # The connection's life
 
     def stop(self) -> None:
         if self._closed:
+            return
+        if not self._last_stream:
+            self._stopping = True
             return
         self._leaving = True
         self._refuse_streams()
@@ -294,6 +298,8 @@ class HTTP2Connection(Connection):
                 self._ring_by(self._frame_deadline)
         else:
             self._frame_deadline = inf
+        if self._stopping:
+            self.stop()
         if not self._streams:
             self._rest()
 

@@ -1014,21 +1014,40 @@ def test_a_refusal_after_answers_that_are_read_slowly(house: House) -> None:
 
 
 def test_stop_closes_idle_connections(house: House) -> None:
-    """A connection without a request closes at once when the server stops."""
+    """A connection that has had its answer closes at once when the server stops."""
     connection = house.connect()
     assert house.site.connections == {connection.wrappedProtocol}  # those that the service stops
-    connection.send(get("/version")[:5])
+    connection.send(get("/version"))
     connection.wrappedProtocol.stop()
     assert connection.closed
     connection.close()
     assert house.at_rest()
 
 
-def test_stop_cuts_off_handshakes(house: House) -> None:
-    """A handshake under way does not hold up the server's end."""
-    connection = house.open(None)
+@pytest.mark.parametrize("sent", [0, 5])
+def test_stop_waits_for_a_first_request(house: House, sent: int) -> None:
+    """A client that was let in before the server stops has a request on its way; it is answered, as the last."""
+    connection = house.connect()
+    request = get("/version")
+    connection.send(request[:sent])
     connection.wrappedProtocol.stop()
-    assert connection.aborted
+    assert not connection.closed
+    connection.send(request[sent:])
+    (answer,) = parse_answers(connection.read())
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert connection.closed
+
+
+def test_stop_waits_for_handshakes(house: House) -> None:
+    """So it is for a client in the middle of its handshake."""
+    connection = house.open(Peer(ADDRESS, ADMIN))
+    connection.wrappedProtocol.stop()
+    assert not connection.aborted
+    connection.wrappedProtocol.handshakeCompleted()
+    connection.send(get("/version"))
+    (answer,) = parse_answers(connection.read())
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert connection.closed
 
 
 def test_stop_waits_for_a_running_request(cold: House) -> None:

@@ -1187,19 +1187,29 @@ def test_stop_ends_log_streams(house: House, blocked: bool) -> None:
 
 
 def test_stop_closes_idle_connections(house: House) -> None:
-    """A connection without a request closes at once, with GOAWAY where the client would understand it."""
-    fresh, idle = house.connect(speaks=b"h2"), Client(house)
+    """A connection that has had its answers closes at once, with GOAWAY."""
+    idle = Client(house)
     idle.ask(idle.get("/version"))
-    for protocol in (fresh.wrappedProtocol, idle.protocol):
-        protocol.stop()
-        protocol.stop()
+    idle.protocol.stop()
+    idle.protocol.stop()
     idle.read()
     assert idle.goaways == [(1, Code.NO_ERROR)]
-    assert not fresh.unread
-    assert fresh.closed
     assert idle.connection.closed
-    fresh.close()
     end(house, idle)
+
+
+def test_stop_waits_for_first_requests(house: House) -> None:
+    """A client that was let in before the server stops has requests on their way; they are answered, and no others."""
+    client = Client(house)
+    client.protocol.stop()
+    client.read()
+    assert client.goaways == []
+    client.send(client.get("/version") + client.get("/version"))
+    client.read()
+    assert client.statuses == [200, 200]
+    assert client.goaways == [(3, Code.NO_ERROR)]
+    assert client.connection.closed
+    end(house, client)
 
 
 def test_stop_waits_for_running_requests(cold: House) -> None:
