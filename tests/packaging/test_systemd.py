@@ -103,6 +103,7 @@ def test_instances_are_the_same() -> None:
             "/opt/kes/bin/python -I -m kes server --config /etc/kes/config.yml",
             "/opt/kes/bin/python -I -m kes server --config /etc/kes/%i.yml",
         ),
+        ("SyslogIdentifier", "kes", "kes@%i"),
         ("EnvironmentFile", "-/etc/kes/environment", "-/etc/kes/%i.environment"),
         ("StateDirectory", "kes", "kes/%i"),
     ]
