@@ -7,15 +7,17 @@ import sys
 
 from kes.cli.command import Given
 from kes.cli.errors import CommandError
+from kes.cli.isolation import isolate
 from kes.cli.terminal import Terminal
 
 
-def run(given: Given, _terminal: Terminal) -> int:
+def run(given: Given, terminal: Terminal) -> int:
     """Serve until a signal says stop; the exit status. Raises CommandError for bad options."""
-    if not sys.flags.isolated:
-        # Again, as `python -I`: PYTHONPATH, PYTHONSTARTUP and their like, a user's site-packages and the current
-        # folder are no places to take code from for a process that holds keys.
-        os.execv(sys.executable, [sys.executable, "-I", "-m", "kes", *sys.argv[1:]])  # noqa: S606
+    if folder := isolate(sys.argv[1:]):
+        terminal.warning(
+            f"kes is installed in {folder}, where the current user or the environment can change what runs; install it "
+            "into an environment of its own"
+        )
     _choose_color(given)
     from twisted.internet import reactor
     from twisted.internet.interfaces import IReactorCore

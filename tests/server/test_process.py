@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import kes
+import twisted
 from tests.support import KES, Server, run, start, start_dev
 
 
@@ -100,6 +102,15 @@ class TestIsolation:
         with Server([KES, "server", "--dev", "--addr", "127.0.0.1:0"], cwd=traps, env=self.environment(traps)):
             pass
         assert not (tmp_path / "sprung").exists()
+
+    def test_installed_for_a_user(self, tmp_path: Path) -> None:
+        """A `kes` that only an environment leads to starts all the same, with a warning."""
+        places = [Path(kes.__file__).parents[1], Path(twisted.__file__).parents[1]]
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
+        command = [sys.executable, "-m", "kes", "server", "--dev", "--addr", "127.0.0.1:0"]
+        with Server(command, cwd=tmp_path, env=variables) as server:
+            pass
+        assert server.err[0].startswith(f"WARNING: kes is installed in {places[0]}, where the current user or ")
 
 
 def test_memory_lock(tmp_path: Path) -> None:
