@@ -48,14 +48,18 @@ def addresses(interface: str, port: int) -> tuple[str, ...]:
     """The URLs under which a listener is reached.
 
     The address it is bound to; for an unspecified one those of all interfaces that are up, without link-local and
-    multicast ones, IPv4 only if there is any.
+    multicast ones, IPv4 only if there is any. If the system does not tell them, the unspecified one after all.
     """
     bound = ip_address(interface)
     found = [bound]
     if bound.is_unspecified:
+        try:
+            adapters = list(ifaddr.get_adapters())
+        except OSError:
+            adapters = []
         known = (
             ip_address(ip.ip if isinstance(ip.ip, str) else ip.ip[0])
-            for adapter in ifaddr.get_adapters()
+            for adapter in adapters
             if _is_up(adapter.name)
             for ip in adapter.ips
         )

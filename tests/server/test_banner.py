@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 
+import ifaddr
 import pytest
 
 from kes.server.banner import READY, Banner, addresses, program_rows, render, wants_colour
@@ -88,3 +91,15 @@ def test_addresses_of_every_interface(host: str) -> None:
     assert "https://127.0.0.1:7373/" in found
     assert len(set(found)) == len(found)
     assert not [url for url in found if "169.254." in url or "[fe80" in url or "//0.0.0.0" in url or "[::]" in url]
+
+
+@pytest.mark.parametrize("interface", ["0.0.0.0", "::"])
+def test_addresses_that_are_not_told(monkeypatch: pytest.MonkeyPatch, interface: str) -> None:
+    """Where the system does not tell its addresses, as without netlink sockets, the bound one stands for them."""
+
+    def refuse() -> None:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(ifaddr, "get_adapters", refuse)
+    host = f"[{interface}]" if ":" in interface else interface
+    assert addresses(interface, 7373) == (f"https://{host}:7373/",)
