@@ -179,17 +179,22 @@ class KESService(Service):
         signal.signal(signal.SIGTERM, self._signalled)
         signal.signal(signal.SIGINT, self._signalled)
         self._warn(self._parts)
-        port = cast(IPv4Address | IPv6Address, cast(IListeningPort, self._port).getHost()).port
-        if self._port_was_open and port != self._parts.config.address.port:
-            log.warn("the address {own} is not used: {used}", own=self._parts.config.address, used=_PORT_WAS_OPEN)
+        own = self._parts.config.address
+        if self._port_was_open and own.port != self._where().port:
+            log.warn("the address {own} is not used: {used}", own=own, used=_PORT_WAS_OPEN)
         self._announce(banner.READY)
         self._manager.ready(self._status())
 
     def _status(self) -> str:
         """What the service does, for the service manager."""
-        where = cast(IPv4Address | IPv6Address, cast(IListeningPort, self._port).getHost())
-        text = f"Serving on {Address(where.host, where.port)}; KMS {self._parts.store.kms}"
+        text = f"Serving on {self._where()}; KMS {self._parts.store.kms}"
         return f"{text}; the last reload failed, see the log" if self._reload_failed else text
+
+    def _where(self) -> Address:
+        """What the port is bound to; the config may have left it to the system, or to the service manager."""
+        assert self._port is not None
+        bound = cast(IPv4Address | IPv6Address, self._port.getHost())
+        return Address(bound.host, bound.port)
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
@@ -206,12 +211,11 @@ class KESService(Service):
 
     def _announce(self, last: str) -> None:
         """Print the start-up output; its last line is true by now."""
-        assert self._port is not None
-        parts, where = self._parts, cast(IPv4Address | IPv6Address, self._port.getHost())
+        parts, where = self._parts, self._where()
         text = banner.render(
             banner.Banner(
                 kms=parts.store.kms,
-                urls=banner.addresses(where.host, where.port),
+                urls=banner.addresses(where.interface, where.port),
                 api_key=None if parts.api_key is None else str(parts.api_key),
                 admin=parts.config.admin if parts.config.admin_enabled else "<disabled>",
                 auth=parts.context.settings.auth,
