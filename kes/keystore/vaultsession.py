@@ -21,8 +21,8 @@ from kes.keystore.settings import AppRoleSettings, KubernetesSettings
 from kes.keystore.vaultclient import OPERATION, TRIES, Answer, Client, Request, is_header_value, join
 
 RENEW_AT = 0.8  # of the time that a token is given, after which it is renewed
-_SOONEST = 1.0  # seconds between two renewals, however short that time is
-_RETRY = (3.0, 30.0)  # seconds between two logins that fail: the shortest, and the longest
+_SOONEST = 1.0  # seconds between two renewals, and from a login to the next, however short that time is
+_RETRY = (3.0, 30.0)  # seconds from a login that failed to the next: the shortest, and the longest
 _REPLICAS = 30.0  # seconds that a new token is given at most to reach all servers while the old one is good
 _REVOKE = 2.0  # seconds for giving a token back
 _MAX_JWT = 1 << 20  # bytes
@@ -164,12 +164,22 @@ class Session:
             if self._successor is not None:
                 self._token, self._successor = self._successor[1], None
                 return self._token
-            if self._clock() < self._last_login + _RETRY[0]:
-                why = self._last_failure or "Vault does not know the token that it gave just now"
-                raise type(why)(str(why)) if isinstance(why, KeyStoreError) else KeyStoreError(why)
+            self._require_patience()
             self._token = self._login(deadline)
         self._works()
         return self._token
+
+    def _require_patience(self) -> None:
+        """Raise `KeyStoreError` if the last login is too recent for another one: requests must not make a flood."""
+        age, failure = self._clock() - self._last_login, self._last_failure
+        if failure is not None and age < _RETRY[0]:
+            raise type(failure)(str(failure))
+        if failure is None and age < _SOONEST:
+            raise KeyStoreError(
+                f"Vault does not know the token of the login {age:.1f} s ago any more: it was revoked, or the role's "
+                "token_num_uses are used up, or the servers of keystore.vault.endpoint do not share their tokens; "
+                f"there is no other login before {_SOONEST:.0f} s are over"
+            )
 
     @contextmanager
     def _logging_in(self, deadline: float) -> Iterator[None]:

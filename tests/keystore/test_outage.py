@@ -6,6 +6,7 @@ The server asks its store every 10 s whether it is there, so that a test takes a
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.openbao.relay import Relay
 from tests.openbao.server import AppRole, OpenBao, until
 from tests.support import Client, Server, require_tool, start
 
@@ -72,12 +74,15 @@ def running(bao: OpenBao, tmp_path: Path) -> Iterator[Running]:
 
 
 @contextmanager
-def run(bao: OpenBao, folder: Path) -> Iterator[Running]:
-    """A server whose keys expire after a second, but may be used for an hour while the store is down."""
+def run(bao: OpenBao, folder: Path, *, port: int = 0, **settings: object) -> Iterator[Running]:
+    """A server whose keys expire after a second, but may be used for an hour while the store is down.
+
+    It looks for OpenBao on another `port` of this machine, if one is given; `settings` are those of its role.
+    """
     engine = bao.kv("v2")
-    role = bao.app_role(bao.key_policy("v2", engine))
+    role = bao.app_role(bao.key_policy("v2", engine), **settings)
     vault = {
-        "endpoint": bao.endpoint,
+        "endpoint": f"https://127.0.0.1:{port}" if port else bao.endpoint,
         "engine": engine,
         "version": "v2",
         "approle": {"engine": role.engine, "id": role.id, "secret": role.secret},
@@ -90,11 +95,12 @@ def run(bao: OpenBao, folder: Path) -> Iterator[Running]:
         yield Running(server, server.client(), role)
 
 
-def test_killed_and_restarted(bao: OpenBao, running: Running) -> None:
-    """Gone, OpenBao is missed at once; cached keys are served on; restarted and unsealed, it is found again."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_ended_and_restarted(bao: OpenBao, running: Running, number: signal.Signals) -> None:
+    """Gone, however it ended, OpenBao is missed at once, and cached keys go on; restarted, it is found again."""
     running.create("cached", "other")
     assert [running.generate("cached"), running.ready()] == [200, 200]
-    bao.kill()
+    bao.end(number)
     assert running.generate("other") == 504
     assert running.ready() == 504
     assert running.answer("GET", "/v1/key/list/") == 504
@@ -138,6 +144,23 @@ def test_paused(bao: OpenBao, running: Running) -> None:
             assert time.monotonic() - begun < TIMEOUT
     running.until_ready()
     assert running.generate("other") == 200
+
+
+def test_slow(bao: OpenBao, tmp_path: Path) -> None:
+    """Slow, it answers in its time; slower than a request may take, it is as if it were silent, until it is faster."""
+    with Relay(bao.port) as relay, run(bao, tmp_path, port=relay.port) as running:
+        running.create("cached", "other")
+        relay.delay = 0.5  # a second there and back
+        assert [running.generate("other"), running.generate("cached"), running.ready()] == [200, 200, 200]
+        assert running.said(DOWN) == 0
+        relay.delay = 60
+        assert running.generate("other") == 504
+        until(lambda: running.said(DOWN), "it is known to be too slow", POLL)
+        assert [running.ready(), running.generate("other"), running.generate("cached")] == [504, 200, 200]
+        assert running.answer("GET", "/v1/key/describe/missing") == 504
+        relay.delay = 0.5
+        running.until_ready()
+        assert [running.generate("other"), running.answer("GET", "/v1/key/describe/missing")] == [200, 404]
 
 
 class Host:
@@ -202,7 +225,7 @@ def test_token_and_secret_id_revoked(bao: OpenBao, running: Running) -> None:
     """A revoked token costs nothing; without a secret ID there is no new one, until there is one again."""
     running.create("other")
     bao.revoke_tokens(running.role.engine)
-    until(lambda: running.generate("other") == 200, "the server has logged in again")  # once in 3 s at most
+    until(lambda: running.generate("other") == 200, "the server has logged in again")  # once a second at most
     bao.revoke_secret_id(running.role)
     bao.revoke_tokens(running.role.engine)
 
@@ -214,3 +237,36 @@ def test_token_and_secret_id_revoked(bao: OpenBao, running: Running) -> None:
     assert running.said(running.role.secret) == 0
     bao.add_secret_id(running.role)
     until(lambda: running.generate("other") == 200, "the server has logged in again", 40)
+
+
+# Tokens that are over after 2 s: one that can be renewed twice, one without end, and one that cannot be renewed.
+SHORT = {
+    "renewable": {"token_ttl": "2s", "token_max_ttl": "4s"},
+    "periodic": {"token_period": "2s"},
+    "batch": {"token_ttl": "2s", "token_type": "batch"},
+}
+
+
+@pytest.mark.parametrize("settings", SHORT.values(), ids=SHORT.keys())
+def test_tokens_that_expire(bao: OpenBao, tmp_path: Path, settings: dict[str, str]) -> None:
+    """Whatever kind of token the role gives, the server always has one: no request fails, and nothing is logged."""
+    with run(bao, tmp_path, **settings) as running:
+        running.create("my-key")
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            assert running.answer("GET", "/v1/key/describe/missing") == 404  # which is never in the cache
+            assert running.generate("my-key") == 200
+        assert [line for line in running.server.err if "level=error" in line.lower()] == []
+
+
+def test_token_that_expired_unseen(bao: OpenBao, tmp_path: Path) -> None:
+    """A server that was stopped while its token expired logs in anew for the first request, which does not fail."""
+    with run(bao, tmp_path, token_ttl="3s", token_max_ttl="3s") as running:
+        running.create("my-key")
+        running.server.process.send_signal(signal.SIGSTOP)
+        try:
+            until(lambda: not bao.tokens(running.role.engine), "the token has expired")
+        finally:
+            running.server.process.send_signal(signal.SIGCONT)
+        assert running.answer("GET", "/v1/key/describe/missing") == 404
+        assert len(bao.tokens(running.role.engine)) > 0

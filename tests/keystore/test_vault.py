@@ -12,14 +12,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from kes.certificate import make_client_certificate
 from kes.keystore import KeyExists, KeyStore, KeyStoreError, Unreachable, connect
 from kes.keystore.settings import AppRoleSettings, KubernetesSettings, TransitSettings, VaultSettings
 from kes.keystore.vault import VaultStore
@@ -27,7 +25,7 @@ from kes.keystore.vaultclient import MAX_ANSWER, OPERATION, join
 from tests.keystore.fakevault import FakeVault, Versioned
 from tests.keystore.test_every_store import *  # noqa: F403 - the suite, on the fixtures of this module
 from tests.keystore.test_every_store import CURRENT, LEGACY, Plant, Traits
-from tests.support import APP, write_server_certificate
+from tests.support import APP, write_client_certificate, write_server_certificate
 
 VALUE = CURRENT.decode()
 SECRET = "9b2c6a4e-5a1f-4c1b-8a39-secret"
@@ -339,9 +337,7 @@ def test_client_certificate(clock: Clock, open_store: Open, tmp_path: Path) -> N
     cert, key = write_server_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
-    own, own_key = tmp_path / "client.crt", tmp_path / "client.key"
-    for file, pem in zip((own, own_key), make_client_certificate(APP, datetime.now(UTC)), strict=True):
-        file.write_bytes(pem)
+    own, own_key = write_client_certificate(tmp_path, APP)
     context.load_verify_locations(own)
     context.verify_mode = ssl.CERT_REQUIRED
     vault = FakeVault(clock, context)
@@ -350,7 +346,7 @@ def test_client_certificate(clock: Clock, open_store: Open, tmp_path: Path) -> N
         open_store(endpoint=vault.endpoint, tls_ca=str(cert), tls_cert=str(own), tls_key=str(own_key))
         caught = error(lambda: open_store(endpoint=vault.endpoint, tls_ca=str(cert)))
         assert isinstance(caught, Unreachable)
-        assert "check keystore.vault" in str(caught)
+        assert "wants a client certificate; set keystore.vault.tls.cert and .key" in str(caught)
     finally:
         vault.close()
 
@@ -881,6 +877,19 @@ def test_login_refused_meanwhile(clock: Clock, vault: FakeVault, open_store: Ope
     vault.logins["", "approle"] = {"role_id": "role-id", "secret_id": SECRET}
     clock.now += 3
     assert store.list("", "", 0) == ([], "")
+
+
+def test_token_gone_at_once(clock: Clock, vault: FakeVault, open_store: Open) -> None:
+    """A token that Vault forgets within a second of its login is no reason for another one; the error says why."""
+    store = open_store()
+    clock.now += 0.4
+    vault.revoke_all()
+    said = plain(lambda: store.list("", "", 0))
+    assert "does not know the token of the login 0.4 s ago any more: it was revoked, or the role's" in said
+    assert vault.count("PUT auth/approle/login") == 1
+    clock.now += 0.6
+    assert store.list("", "", 0) == ([], "")
+    assert vault.count("PUT auth/approle/login") == 2
 
 
 def renewals(vault: FakeVault) -> tuple[int, int]:
