@@ -213,6 +213,14 @@ def write_server_certificate(folder: Path, *hosts: str) -> tuple[Path, Path]:
     return cert, key
 
 
+def write_client_certificate(folder: Path, key: APIKey) -> tuple[Path, Path]:
+    """The client certificate of an API key, and its private key."""
+    cert, private = folder / "client.crt", folder / "client.key"
+    for file, pem in zip((cert, private), make_client_certificate(key, datetime.now(UTC)), strict=True):
+        file.write_bytes(pem)
+    return cert, private
+
+
 def make_config(folder: Path, **sections: Any) -> dict[str, Any]:
     """A config with `ADMIN` as admin, the transcript's policies, keys in `folder`/keys; `sections` replace its own."""
     cert, key = folder / "server.crt", folder / "server.key"

@@ -40,6 +40,11 @@ _CONNECTIONS = 40  # the server's 32 store threads, and what runs in the backgro
 _MAX_REASON = 300  # characters of Vault's own words in an error
 _MAX_AUTHORITY = 1 << 20  # bytes of a file of authorities
 
+# Alerts that a server sends about the client's certificate, or for want of one, by the names of OpenSSL's reasons.
+_blames_client = re.compile(
+    r"(TLSV1|TLSV13|SSLV3)_ALERT_"
+    r"(CERTIFICATE_(REQUIRED|UNKNOWN|EXPIRED|REVOKED)|(BAD|UNSUPPORTED)_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)"
+).fullmatch
 is_header_value = re.compile(r"[!-~]+").fullmatch
 
 log = Logger()
@@ -111,6 +116,12 @@ class Client:
         self._clock = clock
         self._sleep = sleep
         self._uniform = uniform
+        # What to say of an alert that is about the client's certificate.
+        self._client_certificate = (
+            "refuses the client certificate; check keystore.vault.tls.cert and .key"
+            if settings.tls_cert
+            else "wants a client certificate; set keystore.vault.tls.cert and .key"
+        )
         try:
             self._http = httpx.Client(
                 verify=_tls_context(settings),
@@ -248,6 +259,8 @@ class Client:
                 return TLSFailure(f"{self.endpoint}: {why}; check keystore.vault.tls.ca and .endpoint")
             if isinstance(cause, ssl.SSLError):
                 why = (cause.reason or "TLS failed").lower().replace("_", " ")
+                if _blames_client(cause.reason or ""):
+                    return TLSFailure(f"{self.endpoint} {self._client_certificate} ({why})")
                 return TLSFailure(f"{self.endpoint}: {why}; check keystore.vault.tls and .endpoint")
         if isinstance(error, httpx.LocalProtocolError):  # its text may quote a header
             return Unreachable(f"{self.endpoint}: the request could not be written")

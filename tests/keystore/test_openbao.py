@@ -25,7 +25,7 @@ from tests.keystore.test_every_store import *  # noqa: F403 - the suite, on the 
 from tests.keystore.test_every_store import CURRENT, LEGACY, Plant, Traits, walk
 from tests.openbao.kubernetes import TokenReviewer, service_account_token
 from tests.openbao.server import AppRole, OpenBao, free_ports, until
-from tests.support import write_server_certificate
+from tests.support import APP, STRANGER, write_client_certificate, write_server_certificate
 
 Section = dict[str, Any]
 Open = Callable[[Section], KeyStore]
@@ -80,6 +80,8 @@ def set_up(bao: OpenBao, version: str, *, prefix: str = "", transit: bool = Fals
         "approle": login(bao.app_role(policy, namespace=namespace)),
         "tls": {"ca": str(bao.ca)},
     }
+    if bao.client is not None:
+        section["tls"] |= dict(zip(("cert", "key"), map(str, bao.client), strict=True))
     if prefix:
         section["prefix"] = prefix
     if transit:
@@ -287,9 +289,9 @@ def test_two_servers_create_the_same_names(bao: OpenBao, open_store: Open, versi
 
 
 def rest() -> None:
-    """Wait until a store that was opened just now may log in again: it does so once in 3 s at most."""
+    """Wait until a store that was opened just now may log in again: it does so once a second at most."""
     since = time.monotonic()
-    until(lambda: time.monotonic() > since + 3, "3 s are over")
+    until(lambda: time.monotonic() > since + 1, "a second is over")
 
 
 def value_of(store: KeyStore, name: str) -> bytes | None:
@@ -394,6 +396,44 @@ def test_closing_revokes_the_token(bao: OpenBao, open_store: Open) -> None:
     assert len(bao.tokens(section["approle"]["engine"])) == 1
     store.close()
     until(lambda: not bao.tokens(section["approle"]["engine"]), "the token is revoked")
+
+
+# Client certificates
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    """An OpenBao that lets nobody in without the one client certificate that it knows."""
+    folder = tmp_path_factory.mktemp("strict")
+    with OpenBao(folder, client=write_client_certificate(folder, APP)) as bao:
+        yield bao
+
+
+def test_client_certificate(strict: OpenBao, open_store: Open) -> None:
+    """The certificate of `tls.cert` is shown on every connection."""
+    store = open_store(set_up(strict, "v2"))
+    store.create("my-key", CURRENT)
+    assert store.get("my-key") == CURRENT
+    strict.stop()
+    strict.restart()
+    assert until(lambda: value_of(store, "my-key"), "the store has found it again") == CURRENT
+
+
+def test_without_a_client_certificate(strict: OpenBao, open_store: Open) -> None:
+    """Without one, the error says what to set."""
+    section = set_up(strict, "v2")
+    section["tls"] = {"ca": section["tls"]["ca"]}
+    assert "wants a client certificate; set keystore.vault.tls.cert and .key" in complaint(open_store, section)
+
+
+def test_another_client_certificate(strict: OpenBao, open_store: Open, tmp_path: Path) -> None:
+    """With one that OpenBao does not know, the error says what to check."""
+    section = set_up(strict, "v2")
+    cert, key = write_client_certificate(tmp_path, STRANGER)
+    section["tls"] |= {"cert": str(cert), "key": str(key)}
+    said = complaint(open_store, section)
+    assert "refuses the client certificate" in said
+    assert "check keystore.vault.tls.cert and .key" in said
 
 
 # Seal

@@ -69,11 +69,19 @@ class AppRole:
 class OpenBao:
     """A server with config, certificate and log in `folder`; its storage outlives the process, not `close`.
 
-    `prefix` is a command that runs it on another host, whose `address` is.
+    `prefix` is a command that runs it on another host, whose `address` is. With a `client`, a certificate and its key,
+    it lets no other certificate in.
     """
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        address: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+        client: tuple[Path, Path] | None = None,
+    ) -> None:
         self.folder = folder
+        self.client = client
         self._address = address
         self._prefix = prefix
         self.token = ""
@@ -101,6 +109,9 @@ class OpenBao:
             "tls_cert_file": str(self.ca),
             "tls_key_file": str(key),
         }
+        if client is not None:
+            self._context.load_cert_chain(*client)
+            listener |= {"tls_client_ca_file": str(client[0]), "tls_require_and_verify_client_cert": "true"}
         config = {
             "storage": {"raft": raft},
             "listener": {"tcp": listener},
