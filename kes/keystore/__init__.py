@@ -104,7 +104,7 @@ def connect(settings: KeyStoreSettings) -> KeyStore:
 
             return AWSStore(settings)
         case VaultSettings():
-            _require("httpx", "Vault", extra="vault")
+            _require("httpcore", "Vault", extra="vault")
             from kes.keystore.vault import VaultStore
 
             return VaultStore(settings)

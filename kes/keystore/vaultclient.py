@@ -4,8 +4,8 @@
 not of the kind that Vault gives. What settles nothing (a broken connection, 412, most 5xx) is asked again, three times
 in all; a standby's redirect is followed once, never from https to http. While Vault is known to be sealed, it is asked
 for its health alone. Tokens come from `kes.keystore.vaultsession`; no text made here holds one, nor what a request's
-body held. In time is by the deadline, but for what the library and the system keep to themselves: a name that does not
-resolve, and a server that dribbles an answer so that each wait on its own is short. Contract: keystores.md 3.2, 3.6.
+body held. In time is by the deadline, also where a name does not resolve, or a server dribbles its answer so that each
+wait on its own is short (`kes.keystore.deadline`). Contract: keystores.md 3.2, 3.6.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urljoin, urlsplit
 
-import httpx
+import httpcore
 from twisted.logger import Logger
 
 from kes.keystore import KeyStoreError, Unreachable
+from kes.keystore.connections import Connections
 from kes.keystore.settings import VaultSettings
 
 OPERATION: Final = 10.0  # seconds for all that one call of the store does; the routes that wait for it have 15
@@ -35,8 +35,6 @@ MAX_ANSWER: Final = 2 << 20  # bytes of an answer; an entry has a few hundred
 MAX_LISTING: Final = 32 << 20  # bytes; Vault does not page
 
 _PAUSE = (1.0, 1.5)  # seconds between two tries, from and to
-_CONNECT = 3.0  # seconds for a connection to stand
-_CONNECTIONS = 40  # the server's 32 store threads, and what runs in the background
 _MAX_REASON = 300  # characters of Vault's own words in an error
 _MAX_AUTHORITY = 1 << 20  # bytes of a file of authorities
 
@@ -122,16 +120,11 @@ class Client:
             if settings.tls_cert
             else "wants a client certificate; set keystore.vault.tls.cert and .key"
         )
+        self._closed = False
+        context = _tls_context(settings)
         try:
-            self._http = httpx.Client(
-                verify=_tls_context(settings),
-                trust_env=True,  # with a TLS context of our own, that means proxies alone
-                follow_redirects=False,
-                limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                headers={"User-Agent": "kes", "Accept": "application/json", "Accept-Encoding": "identity"},
-            )
-        except (ValueError, ImportError, httpx.InvalidURL) as e:
+            self._connections = Connections(context, clock=clock)
+        except ValueError as e:
             raise KeyStoreError(f"the proxy in the environment cannot be used: {e}") from e
 
     def send(self, request: Request, deadline: float, *, token: str = "", tries: int = TRIES) -> Answer:
@@ -185,7 +178,8 @@ class Client:
 
     def close(self) -> None:
         """Close all connections. Requests under way, and later ones, fail."""
-        self._http.close()
+        self._closed = True
+        self._connections.close()
 
     def _require_unsealed(self) -> None:
         if self.sealed:
@@ -201,23 +195,24 @@ class Client:
 
     def _exchange(self, request: Request, token: str, deadline: float) -> Answer:
         url = f"{self.endpoint}/v1/{quote(request.path)}" + (f"?{request.query}" if request.query else "")
-        headers = {"X-Vault-Request": "true"}
+        headers = {
+            "User-Agent": "kes",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "X-Vault-Request": "true",
+        }
         if token:
             headers["X-Vault-Token"] = token
         if request.namespace:
             headers["X-Vault-Namespace"] = request.namespace
-        content = None
+        content = b"" if request.method in ("PUT", "POST") else None
         if request.body is not None:
             content = json.dumps(request.body).encode()
             headers["Content-Type"] = "application/json"
         status, location, body = self._once(request, url, headers, content, deadline)
         if status == 307 and location:
-            target = httpx.URL(url).join(location)  # the library has seen that it is a URL
-            if target.scheme != "https" and target.scheme != httpx.URL(url).scheme:
-                raise KeyStoreError(
-                    f"{self.endpoint} redirects to {target.scheme}, where the token would go in the clear"
-                )
-            status, location, body = self._once(request, str(target), headers, content, deadline)
+            target = self._redirected(url, location)
+            status, location, body = self._once(request, target, headers, content, deadline)
         if 300 <= status < 400:
             raise KeyStoreError(f"{self.endpoint} answered with a redirect, {status}; check keystore.vault.endpoint")
         return self._answer(status, body, [token, *_texts(request.body)])
@@ -229,30 +224,48 @@ class Client:
         rest = deadline - self._clock()
         if rest <= 0:
             raise self._timed_out()
-        timeout = httpx.Timeout(rest, connect=min(rest, _CONNECT))
+        if self._closed:
+            raise Unreachable(f"the connections to {self.endpoint} are closed")
+        # The backend's times are the deadline; only the wait for a connection of the pool is still a length.
+        timeout = {"pool": rest, "connect": deadline, "read": deadline, "write": deadline}
+        pool = self._connections.pool(url)
+        # The library would write an IPv6 address without its brackets.
+        sent = [("Host", urlsplit(url).netloc), *headers.items()]
         try:
-            with self._http.stream(request.method, url, content=content, headers=headers, timeout=timeout) as response:
+            with pool.stream(
+                request.method, url, headers=sent, content=content, extensions={"timeout": timeout}
+            ) as response:
                 body = bytearray()
-                for part in response.iter_raw():  # raw: what is compressed all the same must not unfold here
+                for part in response.iter_stream():
                     body += part
                     if len(body) > request.limit:
                         raise KeyStoreError(f"the answer of {self.endpoint} has more than {request.limit} bytes")
                     if self._clock() >= deadline:
                         raise self._timed_out()
-                return response.status_code, response.headers.get("Location", ""), bytes(body)
-        except httpx.TimeoutException as e:
-            raise self._timed_out() from e
-        except httpx.TransportError as e:
+                return response.status, _header(response, b"location"), bytes(body)
+        except httpcore.TimeoutException as e:
+            raise self._timed_out(str(e)) from e
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as e:
             raise self._failed(e) from e
-        except httpx.InvalidURL as e:
-            raise KeyStoreError(f"{self.endpoint}: {e}") from e
-        except RuntimeError as e:  # how the library says that it was closed
-            raise Unreachable(f"the connections to {self.endpoint} are closed") from e
 
-    def _timed_out(self) -> Unreachable:
-        return Unreachable(f"{self.endpoint} did not answer in time")
+    def _redirected(self, url: str, location: str) -> str:
+        """Return the URL that an answer to a request to `url` redirects to. Raises `KeyStoreError` for a bad one."""
+        try:
+            target = urljoin(url, location)
+            parts = urlsplit(target)
+            valid = bool(parts.hostname) and parts.port != 0 and is_header_value(target) is not None
+        except ValueError:
+            valid = False
+        if not valid:
+            raise KeyStoreError(f"{self.endpoint} answered with a redirect to what is no URL")
+        if parts.scheme != "https" and parts.scheme != urlsplit(url).scheme:
+            raise KeyStoreError(f"{self.endpoint} redirects to {parts.scheme}, where the token would go in the clear")
+        return target
 
-    def _failed(self, error: httpx.TransportError) -> Unreachable:
+    def _timed_out(self, why: str = "") -> Unreachable:
+        return Unreachable(f"{self.endpoint} did not answer in time" + (f": {why}" if why else ""))
+
+    def _failed(self, error: Exception) -> Unreachable:
         for cause in _causes(error):
             if isinstance(cause, ssl.SSLCertVerificationError):
                 why = f"its certificate is not trusted: {cause.verify_message}"
@@ -262,7 +275,7 @@ class Client:
                 if _blames_client(cause.reason or ""):
                     return TLSFailure(f"{self.endpoint} {self._client_certificate} ({why})")
                 return TLSFailure(f"{self.endpoint}: {why}; check keystore.vault.tls and .endpoint")
-        if isinstance(error, httpx.LocalProtocolError):  # its text may quote a header
+        if isinstance(error, httpcore.LocalProtocolError):  # its text may quote a header
             return Unreachable(f"{self.endpoint}: the request could not be written")
         return Unreachable(f"{self.endpoint}: {str(error)[:_MAX_REASON] or type(error).__name__}")
 
@@ -312,6 +325,11 @@ def _parse(content: bytes) -> object:
 
 def _strings(value: object) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _header(response: httpcore.Response, name: bytes) -> str:
+    """Return the value of a header, empty if there is none."""
+    return next((value.decode("latin-1") for key, value in response.headers if key.lower() == name), "")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

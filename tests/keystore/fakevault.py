@@ -7,6 +7,7 @@ keys with versions, a seal, and namespaces. Refusals have the bodies that OpenBa
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import secrets
 import ssl
@@ -42,6 +43,7 @@ class Fault:
 
     `before` is called first. Then there is the answer `status` with `content`, or, without a status, what the request
     leads to; of which the client hears nothing if `lost`. `dropped` is a connection that ends before anything happens.
+    `dribbled` is called before each byte of an answer that has this beginning, goes on with blanks, and has no end.
     """
 
     where: str
@@ -53,6 +55,7 @@ class Fault:
     location: str = ""
     lost: bool = False
     dropped: bool = False
+    dribbled: Callable[[], object] | None = None
 
 
 @dataclass
@@ -173,6 +176,10 @@ class FakeVault:
         if fault is not None and fault.dropped:
             handler.close_connection = True
             return
+        if fault is not None and fault.dribbled is not None:
+            for byte in itertools.chain(fault.content, itertools.repeat(0x20)):  # until the client has gone
+                fault.dribbled()
+                handler.wfile.write(bytes((byte,)))
         if fault is not None and fault.status:
             self._send(handler, fault.status, fault.content, fault.content_type, fault.location)
             return

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import base64
 import math
+import socket
+import socketserver
 import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,10 +191,10 @@ def test_connect(vault: FakeVault) -> None:
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without httpx, the error says how to get it."""
-    monkeypatch.setitem(sys.modules, "httpx", None)
+    """Without httpcore, the error says how to get it."""
+    monkeypatch.setitem(sys.modules, "httpcore", None)
     with pytest.raises(
-        KeyStoreError, match=r"^the Vault key store needs the package httpx: pip install 'kes\[vault\]'$"
+        KeyStoreError, match=r"^the Vault key store needs the package httpcore: pip install 'kes\[vault\]'$"
     ):
         connect(VaultSettings("http://127.0.0.1:1", LOGIN))
 
@@ -483,8 +486,47 @@ def test_proxy(vault: FakeVault, open_store: Open, monkeypatch: pytest.MonkeyPat
     open_store(endpoint="http://vault.invalid:8200").create("my-key", CURRENT)
     assert {seen.headers["host"] for seen in vault.seen} == {"vault.invalid:8200"}
     assert all(seen.headers.get("x-vault-token") != "another" for seen in vault.seen)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    open_store()
+    assert vault.seen[-1].headers["host"] == vault.endpoint.removeprefix("http://")
     monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1")
-    assert "the proxy in the environment cannot be used" in plain(open_store)
+    assert "the proxy in the environment cannot be used: nonsense is not supported" in plain(open_store)
+
+
+def test_proxy_of_https(
+    tls_vault: FakeVault, open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS goes through the proxy to Vault, whose certificate is what is checked; the proxy gets its password."""
+    heads: list[bytes] = []
+
+    class Proxy(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            heads.append(b"".join(iter(self.rfile.readline, b"\r\n")))
+            port = int(heads[-1].split()[1].rpartition(b":")[2])
+            with socket.create_connection(("127.0.0.1", port)) as vault:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                threading.Thread(target=pipe, args=(vault, self.connection), daemon=True).start()
+                pipe(self.connection, vault)
+
+    def pipe(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as proxy:
+        proxy.daemon_threads = True
+        threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.server_address[1]}")
+        ca = str(tmp_path / "server.crt")
+        open_store(endpoint=tls_vault.endpoint, tls_ca=ca).create("my-key", CURRENT)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:p%40ss@127.0.0.1:{proxy.server_address[1]}")
+        store = open_store(endpoint=tls_vault.endpoint, tls_ca=ca)
+        assert store.get("my-key") == CURRENT
+        assert "check keystore.vault.tls.ca" in str(error(lambda: open_store(endpoint=tls_vault.endpoint)))
+        proxy.shutdown()
+    assert all(head.startswith(b"CONNECT " + tls_vault.endpoint.removeprefix("https://").encode()) for head in heads)
+    assert b"Authorization" not in heads[0]
+    assert b"Proxy-Authorization: Basic " + base64.b64encode(b"me:p@ss") in heads[-1]
 
 
 def test_paths() -> None:
@@ -826,6 +868,60 @@ def test_slow_body(clock: Clock, vault: FakeVault, open_store: Open) -> None:
     put(vault, 1, "my-key", {"my-key": VALUE})
     vault.fail("GET kv/my-key", before=lambda: setattr(clock, "now", clock.now + OPERATION))
     assert isinstance(error(lambda: store.get("my-key")), Unreachable)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"HTTP/1.1 200", HEAD + b"X:", HEAD + b"Content-Length: 100000\r\n\r\n"],
+    ids=["status line", "header", "body"],
+)
+def test_dribbled_answer(clock: Clock, vault: FakeVault, open_store: Open, content: bytes) -> None:
+    """An answer that comes byte by byte, each of them in time and all together not, ends with the call's time."""
+    store = open_store()
+    begun = clock.now
+
+    def pass_time() -> None:
+        clock.now += 0.01
+
+    vault.fail("GET kv/my-key", times=10**6, content=content, dribbled=pass_time)
+    assert "did not answer in time" in str(error(lambda: store.get("my-key")))
+    assert clock.now - begun >= OPERATION
+    assert vault.count("GET kv/my-key") == 1
+    vault.faults.clear()
+    assert store.list("", "", 0) == ([], "")
+
+
+def test_name_that_is_not_resolved(
+    clock: Clock, vault: FakeVault, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call is over in its time also where the system goes on looking for the address."""
+    store = open_store(endpoint=vault.endpoint.replace("127.0.0.1", "localhost"))
+    put(vault, 1, "my-key", {"my-key": VALUE})
+    over = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def look_up_slowly(*arguments: Any, **options: Any) -> Any:
+        over.wait()
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly)
+    # What is left for the second try, which needs a new connection, is two tenths of a second of real time.
+    vault.fail("GET kv/my-key", before=lambda: setattr(clock, "now", clock.now + 8.8), dropped=True)
+    assert "the name localhost is not resolved in time" in str(error(lambda: store.get("my-key")))
+    over.set()
+    assert store.get("my-key") == CURRENT
+
+
+def test_name_without_an_address(open_store: Open) -> None:
+    """A host that is none is out of reach, and is told by its name."""
+    for host in ("vault.invalid", "a" * 64):
+        caught = error(lambda host=host: open_store(endpoint=f"http://{host}:8200"))
+        assert isinstance(caught, Unreachable)
+        assert f"the name {host} is not resolved" in str(caught)
+        assert "check keystore.vault.endpoint" in str(caught)
 
 
 # The token
