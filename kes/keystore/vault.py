@@ -114,7 +114,7 @@ class VaultStore(KeyStore):
         """Remove the entry with all its versions. A missing name is a success."""
         answer = self._call(Request("DELETE", self._path("metadata", self._checked(name))), self._deadline())
         if answer.status not in (200, 204) and not answer.is_missing:
-            raise self._refused(f"delete key {name!r}", answer)
+            raise self._refused(f"delete key {name!r}", answer, "delete", "metadata")
 
     def list(self, prefix: str, start_at: str, limit: int) -> tuple[list[str], str]:
         request = Request("GET", self._path("metadata"), query="list=true", limit=MAX_LISTING)
@@ -123,7 +123,7 @@ class VaultStore(KeyStore):
             return [], ""
         names = answer.get("data", "keys")
         if answer.status != 200 or not isinstance(names, list):
-            raise self._refused("list keys", answer)
+            raise self._refused("list keys", answer, "list", "metadata")
         return page((name for name in names if isinstance(name, str)), prefix, start_at, limit)
 
     def status(self) -> float:
@@ -204,7 +204,7 @@ class VaultStore(KeyStore):
         answer = self._call(Request("GET", self._path("data", _NO_KEY)), deadline)
         there = answer.status in (200, 404) and isinstance(answer.get("data"), Mapping)
         if not there and not answer.is_missing:
-            raise self._refused(f"read in the engine {engine!r}", answer)
+            raise self._refused(f"read in the engine {engine!r}", answer, "read", "data")
 
     def _check_transit(self) -> None:
         """Raise `KeyStoreError` unless the transit key encrypts, and decrypts again: one alone would lock keys away."""
@@ -266,7 +266,7 @@ class VaultStore(KeyStore):
         else:
             fields = answer.get("data")
         if answer.status != 200 or not isinstance(fields, Mapping):
-            raise self._refused(f"read key {name!r}", answer)
+            raise self._refused(f"read key {name!r}", answer, "read", "data")
         return fields
 
     def _stored(self, name: str, deadline: float) -> str:
@@ -311,7 +311,7 @@ class VaultStore(KeyStore):
                 if answer.status in (200, 204):
                     self._confirm(name, text, answer, deadline)
                     return
-                failure = self._refused(f"create key {name!r}", answer)
+                failure = self._refused(f"create key {name!r}", answer, "create", "data")
                 if answer.status < 500 and answer.status != 412:
                     self._resolve_conflict(name, text, answer, failure, deadline, unclear=unclear)
                     return
@@ -411,11 +411,17 @@ class VaultStore(KeyStore):
             f"{join(transit.engine, verb, transit.key)}"
         )
 
-    def _refused(self, attempt: str, answer: Answer) -> KeyStoreError:
-        """What an answer means that is not the one hoped for: which setting to look at, as far as it tells."""
+    def _refused(self, attempt: str, answer: Answer, capability: str, kind: str) -> KeyStoreError:
+        """What an answer means that is not the one hoped for: which setting to look at, as far as it tells.
+
+        `capability` is what a policy must allow for it, on the path of `kind`.
+        """
         hint = ""
         if answer.status == 403:
-            hint = "; check the login's policies, and keystore.vault.engine, .prefix and .namespace"
+            hint = (
+                f"; check that the login's policies allow `{capability}` of {self._path(kind)}/*, "
+                "and keystore.vault.engine, .prefix and .namespace"
+            )
         elif answer.status == 404 and answer.body is None:
             hint = ", not as Vault does; check keystore.vault.endpoint"
         elif answer.status == 404 and answer.get("warnings"):

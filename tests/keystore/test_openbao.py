@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from kes.keystore import PAGE, KeyExists, KeyNotFound, KeyStore, KeyStoreError, 
 from tests.keystore.test_every_store import *  # noqa: F403 - the suite, on the fixtures of this module
 from tests.keystore.test_every_store import CURRENT, LEGACY, Plant, Traits, walk
 from tests.openbao.kubernetes import TokenReviewer, service_account_token
-from tests.openbao.server import AppRole, OpenBao, free_ports, until
+from tests.openbao.server import RULES, AppRole, OpenBao, free_ports, until
 from tests.support import APP, STRANGER, write_client_certificate, write_server_certificate
 
 Section = dict[str, Any]
@@ -554,14 +555,39 @@ def test_wrong_version(bao: OpenBao, open_store: Open, version: str, claimed: st
     assert not isinstance(caught.value, KeyExists)
 
 
+@pytest.mark.parametrize("prefix", ["", "some/folder"])
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_wrong_policy(bao: OpenBao, open_store: Open, version: str) -> None:
-    """What the policy does not allow is told as that."""
-    section = set_up(bao, version)
-    section["approle"] = login(bao.app_role("default"))
-    said = complaint(open_store, section)
-    assert "permission denied" in said
-    assert "policies" in said
+def test_errors_lead_to_the_policy(bao: OpenBao, open_store: Open, version: str, prefix: str) -> None:
+    """What the policy does not allow is told with what it would have to say; all of that is the least policy."""
+    section = set_up(bao, version, prefix=prefix)
+    policy = bao.policy({})
+    section["approle"] = login(bao.app_role(policy))
+    rules: dict[str, list[str]] = {}
+
+    def allowed(call: Callable[[], Any]) -> Any:
+        """What the call returns, once everything is allowed that its errors ask for, one after the other."""
+        while True:
+            try:
+                return call()
+            except KeyStoreError as error:
+                said = str(error)
+            assert "permission denied" in said
+            ((capability, path),) = re.findall(r"the login's policies allow `(\w+)` of (\S+),", said)
+            rules.setdefault(path, []).append(capability)
+            bao.write_policy(policy, rules)
+
+    store = allowed(lambda: open_store(section))
+    allowed(lambda: store.create("my-key", CURRENT))
+    assert allowed(lambda: store.get("my-key")) == CURRENT
+    assert allowed(lambda: store.list("", "", 0)) == (["my-key"], "")
+    allowed(lambda: store.delete("my-key"))
+    assert store.list("", "", 0) == ([], "")
+    folder = f"{prefix}/" if prefix else ""
+    least = {
+        path.format(engine=section["engine"]).replace("*", f"{folder}*"): sorted(granted)
+        for path, granted in RULES[version].items()
+    }
+    assert {path: sorted(granted) for path, granted in rules.items()} == least
 
 
 @pytest.mark.parametrize("setting", ["engine", "key"])

@@ -248,7 +248,7 @@ def test_hidden_mounts(vault: FakeVault, open_store: Open) -> None:
     open_store(2)
     assert "check keystore.vault.version" in plain(lambda: open_store(1, engine="kv2"))
     vault.denied = ["GET kv/"]
-    assert "the login's policies, and keystore.vault.engine" in plain(lambda: open_store(1))
+    assert "the login's policies allow `read` of kv/*, and keystore.vault.engine" in plain(lambda: open_store(1))
 
 
 def test_transit_that_cannot_decrypt(vault: FakeVault, open_store: Open) -> None:
@@ -733,7 +733,7 @@ def test_denied(vault: FakeVault, open_store: Open, v: int) -> None:
     """What the policy does not allow is a plain error that says so, and never "exists" or "not found"."""
     store = open_store(v)
     vault.denied = [f"PUT {path(v, '')}"]
-    assert "the login's policies" in plain(lambda: store.create("my-key", CURRENT))
+    assert "the login's policies allow `create` of" in plain(lambda: store.create("my-key", CURRENT))
     put(vault, v, "my-key", {"my-key": VALUE})
     vault.denied = ["GET kv", "DELETE kv"]
     for call in (lambda: store.get("my-key"), lambda: store.delete("my-key"), lambda: store.list("", "", 0)):

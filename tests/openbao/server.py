@@ -258,9 +258,13 @@ class OpenBao:
     def policy(self, rules: Mapping[str, Iterable[str]], *, namespace: str = "") -> str:
         """Write a policy that allows the capabilities on the paths; its name."""
         name = self.fresh("policy")
+        self.write_policy(name, rules, namespace=namespace)
+        return name
+
+    def write_policy(self, name: str, rules: Mapping[str, Iterable[str]], *, namespace: str = "") -> None:
+        """Write a policy, in place of the one of that name."""
         text = json.dumps({"path": {path: {"capabilities": [*capabilities]} for path, capabilities in rules.items()}})
         self.ask("PUT", f"sys/policies/acl/{name}", {"policy": text}, namespace=namespace)
-        return name
 
     def key_policy(self, version: str, engine: str, *, transit: str = "", key: str = "key", namespace: str = "") -> str:
         """Write the least policy under which a server can work; its name."""
