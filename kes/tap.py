@@ -9,14 +9,14 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any, cast
 
-from twisted.logger import ILogObserver, LogEvent, Logger
+from twisted.logger import ILogObserver, LimitedHistoryLogObserver, LogEvent, Logger, globalLogPublisher
 from twisted.python import usage
 from zope.interface import provider
 
 from kes.config import address, level
 from kes.config.address import Address
 from kes.config.errors import InvalidTextError
-from kes.server import banner, systemd
+from kes.server import banner, librarylog, systemd
 from kes.server.build import Arguments, StartError, load
 from kes.server.process import harden, raise_file_limit
 from kes.server.service import Console, KESService, Reactor
@@ -25,6 +25,7 @@ from kes.version import VERSION
 
 _TRUTH = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
 _DISCARD = "kes.tap.discard"
+_EARLY = 100  # events of before there is an error log that are kept for it
 
 log = Logger()
 
@@ -205,6 +206,9 @@ def makeService(options: Options) -> KESService:
         _complain("WARNING", warning, level.WARN)
     harden()
     raise_file_limit()
+    librarylog.install()
+    early = LimitedHistoryLogObserver(_EARLY)
+    globalLogPublisher.addObserver(early)
     environ = dict(os.environ)
     twistd: Any = options.parent
     folder = "." if twistd is None else twistd["rundir"]
@@ -222,6 +226,9 @@ def makeService(options: Options) -> KESService:
         _complain("Error", str(error), level.ERROR)
         lasting = systemd.is_manager(environ) and not error.temporary
         raise SystemExit(systemd.REFUSED if lasting else 1) from None
+    finally:
+        globalLogPublisher.removeObserver(early)
+    early.replayTo(service.error_log)
     return service
 
 

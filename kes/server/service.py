@@ -93,10 +93,10 @@ class KESService(Service):
         self._console = console
         self._threads = Threads(reactor)
         errors, audit = Feed(reactor), Feed(reactor)
-        self._error_log = ErrorLog(errors, console.errors, journal=console.journal)
+        self.error_log = ErrorLog(errors, console.errors, journal=console.journal)
         self._audit_log = AuditLog(audit, console.output)
         self._metrics = metrics = Metrics(time.monotonic())
-        metrics.error_events = lambda: self._error_log.events
+        metrics.error_events = lambda: self.error_log.events
         metrics.audit_events = lambda: self._audit_log.events
         self._tls = ServerTLS(parts.context)
         self._started_at = time.time_ns()
@@ -162,7 +162,7 @@ class KESService(Service):
     def startService(self) -> None:
         self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
-        globalLogPublisher.addObserver(self._error_log)
+        globalLogPublisher.addObserver(self.error_log)
         self._threads.start()
         self._site.state.keys.start()
         watchdog = self._manager.watchdog(os.getpid())
@@ -301,7 +301,7 @@ class KESService(Service):
         return make_state(parts, self._tls, self._threads.run, self._reactor, self._started_at)
 
     def _set_levels(self, parts: Parts) -> None:
-        self._error_log.level = parts.config.log.error
+        self.error_log.level = parts.config.log.error
         self._audit_log.level = parts.config.log.audit
 
     # TLS files
@@ -361,7 +361,7 @@ class KESService(Service):
         self._threads.stop()
         if self._alive.running:
             self._alive.stop()
-        globalLogPublisher.removeObserver(self._error_log)
+        globalLogPublisher.removeObserver(self.error_log)
         self._console.flush(FLUSH_TIMEOUT)
 
 

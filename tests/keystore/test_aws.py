@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -776,6 +777,24 @@ def test_a_server_that_is_denied(aws: FakeAWS, tmp_path: Path) -> None:
         aws.fail("GET", Fault(503))
         answer = server.client().request("GET", "/v1/ready")
         assert (answer.status, answer.message) == (502, "key store is unavailable")
+
+
+def test_what_the_sdk_has_to_say(aws: FakeAWS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning of the SDK is a line of the error log, also at the start, and has nothing that was sent or signed."""
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{aws.endpoint}/credentials")
+    # So soon before their end the SDK asks for new ones with each request, which moto does not have.
+    expiration = (datetime.now(UTC) + timedelta(minutes=12)).isoformat()
+    given = {"AccessKeyId": "ASIATASK", "SecretAccessKey": SECRET, "Token": TOKEN, "Expiration": expiration}
+    aws.fail("GET", Fault(404), Fault(200, json.dumps(given).encode()))  # the first is the probe
+    section = {"endpoint": aws.endpoint, "region": REGION}
+    with start(tmp_path, keystore={"aws": {"secretsmanager": section}}) as server:
+        text = 'level=WARN msg="botocore.credentials: Refreshing temporary credentials failed'
+        server.wait_for(text, errors=True)
+        before = len(server.err)
+        assert server.client().request("PUT", "/v1/key/create/my-key").status == 200
+        server.wait_for(text, errors=True, count=before + 1)
+    assert all(line.startswith("time=") for line in server.err), server.err
+    assert not any(secret in line for secret in (SECRET, TOKEN) for line in server.err)
 
 
 def test_a_server_without_its_endpoint(aws: FakeAWS, tmp_path: Path) -> None:
