@@ -127,8 +127,10 @@ class VaultStore(KeyStore):
         return page((name for name in names if isinstance(name, str)), prefix, start_at, limit)
 
     def status(self) -> float:
-        start = time.perf_counter()
-        self._client.health(self._deadline())
+        """One request that needs no login. Only where the login is known to be lost, one is tried, and must succeed."""
+        start, deadline = time.perf_counter(), self._deadline()
+        self._client.health(deadline)
+        self._session.require_login(deadline)
         return time.perf_counter() - start
 
     def close(self) -> None:

@@ -72,6 +72,7 @@ class Session:
         self._retry_at = -math.inf  # when `renew` tries again
         self._last_login = -math.inf
         self._last_failure: KeyStoreError | None = None
+        self._refused: Token | None = None  # the last that Vault did not know
         self._successor: tuple[float, Token] | None = None  # and when it takes over
         with self._logging_in(clock() + OPERATION):
             self._token = self._login(clock() + OPERATION)
@@ -83,6 +84,12 @@ class Session:
         if answer.status != 403 or (self._token is token and self._is_known(token, deadline)):
             return answer
         return self._client.send(request, deadline, token=self._replaced(token, deadline).value, tries=tries)
+
+    def require_login(self, deadline: float) -> None:
+        """Raise `KeyStoreError` if no token is left that may be good, and no login gets one. Mostly asks nothing."""
+        token = self._token
+        if self._refused is token or self._clock() >= token.expires:
+            self._replaced(token, deadline)
 
     def due(self) -> float:
         """When, as a time of the clock, `renew` has something to do."""
@@ -164,6 +171,7 @@ class Session:
             if self._successor is not None:
                 self._token, self._successor = self._successor[1], None
                 return self._token
+            self._refused = stale
             self._require_patience()
             self._token = self._login(deadline)
         self._works()

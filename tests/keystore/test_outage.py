@@ -222,10 +222,11 @@ def test_network_cut(tmp_path: Path) -> None:
 
 
 def test_token_and_secret_id_revoked(bao: OpenBao, running: Running) -> None:
-    """A revoked token costs nothing; without a secret ID there is no new one, until there is one again."""
-    running.create("other")
+    """A revoked token costs nothing; without a secret ID there is no new one: the store is down until there is."""
+    running.create("cached", "other")
     bao.revoke_tokens(running.role.engine)
-    until(lambda: running.generate("other") == 200, "the server has logged in again")  # once a second at most
+    until(lambda: running.generate("cached") == 200, "the server has logged in again")  # once a second at most
+    assert [running.ready(), running.said(DOWN)] == [200, 0]
     bao.revoke_secret_id(running.role)
     bao.revoke_tokens(running.role.engine)
 
@@ -234,9 +235,14 @@ def test_token_and_secret_id_revoked(bao: OpenBao, running: Running) -> None:
         return running.said("Vault refused the login") > 0
 
     until(refused, "the server has tried to log in")
-    assert running.said(running.role.secret) == 0
+    assert running.ready() == 502
+    until(lambda: running.said(DOWN), "the store is known to be down", POLL)
+    assert [running.ready(), running.generate("cached"), running.generate("other")] == [504, 200, 502]
+    assert "check keystore.vault.approle.id and .secret" in running.server.wait_for(DOWN, errors=True)
     bao.add_secret_id(running.role)
-    until(lambda: running.generate("other") == 200, "the server has logged in again", 40)
+    running.until_ready()
+    assert running.generate("other") == 200
+    assert running.said(running.role.secret) == 0
 
 
 # Tokens that are over after 2 s: one that can be renewed twice, one without end, and one that cannot be renewed.

@@ -975,6 +975,45 @@ def test_login_refused_meanwhile(clock: Clock, vault: FakeVault, open_store: Ope
     assert store.list("", "", 0) == ([], "")
 
 
+def test_status_without_a_login(clock: Clock, vault: FakeVault, open_store: Open) -> None:
+    """A store that cannot log in is of no use, which its status says; it tries again, and is well when that works."""
+    store = open_store(ping=1e9)
+    clock.now += 10
+    vault.revoke_all()
+    del vault.logins["", "approle"]
+    assert store.status() >= 0  # nothing has shown it yet, and a look at the token each time would be one request more
+    plain(lambda: store.get("my-key"))
+    for _ in range(2):
+        clock.now += 10
+        logins = vault.count("PUT auth/approle/login")
+        assert "keystore.vault.approle" in plain(store.status)
+        assert "keystore.vault.approle" in plain(store.status)  # 3 s are not over
+        assert vault.count("PUT auth/approle/login") == logins + 1
+    vault.logins["", "approle"] = {"role_id": "role-id", "secret_id": SECRET}
+    clock.now += 10
+    assert store.status() >= 0
+    vault.seen.clear()
+    assert store.status() >= 0
+    assert [seen.line for seen in vault.seen] == ["GET sys/health"]
+    assert store.list("", "", 0) == ([], "")
+
+
+def test_status_with_an_expired_token(clock: Clock, vault: FakeVault, open_store: Open) -> None:
+    """The same where the token has come to its end, and no login was to be had in time."""
+    vault.ttl = 100
+    store = open_store(ping=1e9)
+    vault.fail("PUT auth/", times=10**6, dropped=True)
+    clock.now += 90
+    store.tick()
+    assert store.status() >= 0
+    clock.now += 10
+    assert isinstance(error(store.status), Unreachable)
+    vault.faults.clear()
+    clock.now += 3
+    assert store.status() >= 0
+    assert store.list("", "", 0) == ([], "")
+
+
 def test_token_gone_at_once(clock: Clock, vault: FakeVault, open_store: Open) -> None:
     """A token that Vault forgets within a second of its login is no reason for another one; the error says why."""
     store = open_store()
