@@ -26,7 +26,7 @@ from tests.keystore.test_every_store import *  # noqa: F403 - the suite, on the 
 from tests.keystore.test_every_store import CURRENT, LEGACY, Plant, Traits, walk
 from tests.openbao.kubernetes import TokenReviewer, service_account_token
 from tests.openbao.server import RULES, AppRole, OpenBao, free_ports, until
-from tests.support import APP, STRANGER, write_client_certificate, write_server_certificate
+from tests.support import APP, STRANGER, TIMEOUT, Client, start, write_client_certificate, write_server_certificate
 
 Section = dict[str, Any]
 Open = Callable[[Section], KeyStore]
@@ -284,6 +284,42 @@ def test_two_servers_create_the_same_names(bao: OpenBao, open_store: Open, versi
     assert [len(values) for values in won.values()] == [1] * len(names)
     for store in stores:
         assert {name: [store.get(name)] for name in names} == won
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_two_processes_create_the_same_keys(bao: OpenBao, tmp_path: Path, version: str) -> None:
+    """Of 50 clients of two server processes one makes each key, and both servers then use the same one."""
+    section = {"vault": set_up(bao, version)}
+    names = [f"k{number}" for number in range(8)]
+    answers: dict[str, list[tuple[int, str]]] = {name: [] for name in names}
+    together = threading.Barrier(50, timeout=TIMEOUT)
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    with start(folders[0], keystore=section) as one, start(folders[1], keystore=section) as other:
+        servers = [one, other]
+        clients = [servers[number % 2].client() for number in range(50)]
+
+        def create(client: Client) -> None:
+            for name in names:
+                together.wait()
+                answer = client.request("PUT", f"/v1/key/create/{name}")
+                answers[name].append((answer.status, answer.message if answer.body else ""))
+
+        threads = [threading.Thread(target=create, args=(client,)) for client in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {name: sorted(seen) for name, seen in answers.items()} == {
+            name: [(200, ""), *[(400, "key already exists")] * 49] for name in names
+        }
+        for name in names:
+            for here, there in (servers, servers[::-1]):
+                made = here.client().request("PUT", f"/v1/key/generate/{name}").json
+                opened = there.client().request("PUT", f"/v1/key/decrypt/{name}", {"ciphertext": made["ciphertext"]})
+                assert opened.json == {"plaintext": made["plaintext"]}
+        assert one.client().request("GET", "/v1/key/list/").json == {"names": names}
 
 
 # Logins
