@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from kes.cli.command import Command, Given, find, shown
 from kes.cli.errors import CommandError
@@ -16,7 +17,7 @@ from kes.cli.table import ROOT
 from kes.cli.terminal import Terminal
 from kes.cli.usage import options
 
-_SCRIPTS = {
+SCRIPTS: Final = {  # what `kes completion` prints, by shell
     "bash": "complete -o default -C kes kes\n",
     "zsh": """\
 #compdef kes
@@ -89,12 +90,12 @@ def candidates(words: Sequence[str], word: str) -> list[str]:
 def script(given: Given, terminal: Terminal) -> None:
     """`kes completion SHELL`."""
     shell = given.words[0]
-    if shell not in _SCRIPTS:
+    if shell not in SCRIPTS:
         raise CommandError(f"there is no completion for {shown(shell)}: write bash, zsh or fish")
     if given.flag("json"):
-        terminal.json({"shell": shell, "script": _SCRIPTS[shell]})
+        terminal.json({"shell": shell, "script": SCRIPTS[shell]})
     else:
-        terminal.write(_SCRIPTS[shell])
+        terminal.write(SCRIPTS[shell])
 
 
 def install(environ: Mapping[str, str], program: str, terminal: Terminal) -> None:
@@ -112,7 +113,7 @@ def install(environ: Mapping[str, str], program: str, terminal: Terminal) -> Non
             path, lines = f"{home}/.zshrc", f"autoload -U +X bashcompinit && bashcompinit\n{line}"
         case "fish":
             config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
-            path, lines = f"{config}/fish/completions/kes.fish", _SCRIPTS["fish"]
+            path, lines = f"{config}/fish/completions/kes.fish", SCRIPTS["fish"]
         case _:
             raise CommandError(f"there is completion for bash, zsh and fish, but SHELL is {shown(shell)}")
     if _append(path, lines):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from kes.cli import man
+from kes.cli.completion import SCRIPTS
 from tests.support import Server, require_tool, run
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +73,8 @@ def test_source_archive(built: tuple[Path, Path], checkout: Path) -> None:
     """The source archive holds everything that is in the repository, but for what git alone needs."""
     with tarfile.open(built[0]) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
+        page = archive.extractfile(f"{archive.getnames()[0]}/share/man/man1/kes.1").read().decode()
+    assert page == dict(man.pages())["kes"]
     tracked = set(run("git", "ls-files", cwd=checkout).stdout.splitlines())
     assert tracked - held <= {".gitignore"}
     assert not [name for name in held if name.endswith((".pyc", "dropin.cache"))]
@@ -86,9 +90,38 @@ def test_wheel(built: tuple[Path, Path], commit: str) -> None:
     assert [name for name in names if name.startswith("twisted/")] == [PLUGIN]
 
 
+def test_wheel_data(built: tuple[Path, Path], checkout: Path) -> None:
+    """The wheel brings units, samples and documents as they are, and the manual and completion of this very version."""
+    with zipfile.ZipFile(built[1]) as wheel:
+        data = {name.partition(".data/data/")[2]: wheel.read(name).decode() for name in wheel.namelist()}
+    data.pop("")  # what is no data
+    expected = {}
+    for name in run("git", "ls-files", cwd=checkout).stdout.splitlines():
+        if name.startswith(("etc/", "systemd/")):
+            expected[f"share/kes/{name}"] = (checkout / name).read_text()
+        elif name in ("README.md", "CHANGELOG.md") or (name.startswith("docs/") and name.endswith(".md")):
+            expected[f"share/doc/kes/{name}"] = (checkout / name).read_text()
+    assert {"share/doc/kes/docs/config.md", "share/kes/systemd/kes.service"} <= set(expected)
+    expected |= {f"share/man/man1/{name}.1": text for name, text in man.pages()}
+    expected |= {
+        "share/bash-completion/completions/kes": SCRIPTS["bash"],
+        "share/zsh/site-functions/_kes": SCRIPTS["zsh"],
+        "share/fish/vendor_completions.d/kes.fish": SCRIPTS["fish"],
+    }
+    assert data == expected
+
+
+def test_build_needs_no_dependency(checkout: Path) -> None:
+    """What a build imports of kes is there where nothing is installed, as where a build front end builds."""
+    script = "import sys; sys.path.insert(0, '.'); from kes.cli.share import generated; print(len(list(generated())))"
+    count = len(list(man.pages())) + len(SCRIPTS)
+    assert python(checkout, "-I", "-S", "-B", "-c", script) == f"{count}\n"
+
+
 def test_source_tree_is_not_written_to(built: tuple[Path, Path], checkout: Path) -> None:
-    """A build leaves no commit id in the source tree, where it would soon be wrong."""
-    assert not (checkout / "kes" / "_build.py").exists()
+    """A build leaves nothing in the source tree, where it would soon be wrong, but what setuptools itself makes."""
+    left = run("git", "status", "--porcelain", "--ignored", cwd=checkout).stdout.splitlines()
+    assert set(left) <= {"!! kes.egg-info/", "!! build/"}
 
 
 def test_install_and_remove(built: tuple[Path, Path], commit: str, tmp_path: Path) -> None:
@@ -120,9 +153,13 @@ def test_install_and_remove(built: tuple[Path, Path], commit: str, tmp_path: Pat
         with Server([*command, "--dev", "--addr", "127.0.0.1:0"], cwd=elsewhere) as server:
             assert f"commit={commit}" in "".join(server.out)
 
+    pages = {f"{name}.1" for name, _ in man.pages()}
+    assert {path.name for path in (venv / "share" / "man" / "man1").iterdir()} == pages
+
     removed = run(*pip, "uninstall", "--yes", "kes", cwd=elsewhere)
     assert removed.returncode == 0, removed.stderr
     assert not (site / PLUGIN).exists()
+    assert not [path for path in (venv / "share").rglob("*") if path.is_file()]
     help_without = run(*twistd, "--help", cwd=elsewhere)
     assert (help_without.returncode, help_without.stderr) == (0, "")
     assert not re.search(r"^    kes  ", help_without.stdout, re.M)
