@@ -499,6 +499,31 @@ _MIGRATE = Command(
     ),
 )
 
+_INSTALL = Command(
+    "install",
+    "Put systemd units, user, config folder, manual and completion in place.",
+    run="kes.cli.install:run",
+    options=(
+        Option(
+            "root",
+            "Install below this folder, for a package: nothing is run, and /usr stands for /usr/local.",
+            value="DIR",
+        ),
+        Option("dry-run", "Say what would be done, and change nothing."),
+        *OUTPUT,
+    ),
+    description=(
+        "The units run the Python that runs this command. They replace those of an earlier version; settings of your "
+        "own belong into drop-ins (systemctl edit kes), which are never touched. Nor is anything that is in /etc/kes. "
+        "Nothing is started.",
+        "A second run changes nothing, and says so.",
+    ),
+    examples=(
+        ("See what would be done on this machine.", "kes install --dry-run"),
+        ("Install for a package.", "kes install --root package"),
+    ),
+)
+
 _UPDATE = Command(
     "update",
     "Say how to upgrade kes.",
@@ -542,5 +567,19 @@ ROOT = Command(
         Option("auto-completion", "Install completion for the shell that SHELL names."),
         *OUTPUT,
     ),
-    commands=(_SERVER, _LS, _LOG, _STATUS, _METRIC, _KEY, _POLICY, _IDENTITY, _MIGRATE, _UPDATE, _COMPLETION, _HELP),
+    commands=(
+        _SERVER,
+        _LS,
+        _LOG,
+        _STATUS,
+        _METRIC,
+        _KEY,
+        _POLICY,
+        _IDENTITY,
+        _MIGRATE,
+        _INSTALL,
+        _UPDATE,
+        _COMPLETION,
+        _HELP,
+    ),
 )

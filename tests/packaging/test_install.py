@@ -155,6 +155,12 @@ def test_install_and_remove(built: tuple[Path, Path], commit: str, tmp_path: Pat
 
     pages = {f"{name}.1" for name, _ in man.pages()}
     assert {path.name for path in (venv / "share" / "man" / "man1").iterdir()} == pages
+    assert run(kes, "install", "--root", "root", cwd=elsewhere).stderr == ""
+    unit = (elsewhere / "root" / "usr" / "lib" / "systemd" / "system" / "kes.service").read_text()
+    assert f"\nExecStart={venv}/bin/python -I -m kes server " in unit
+    assert (elsewhere / "root" / "etc" / "kes" / "config.yml").read_text() == (
+        ROOT / "etc" / "kes" / "config.yml"
+    ).read_text()
 
     removed = run(*pip, "uninstall", "--yes", "kes", cwd=elsewhere)
     assert removed.returncode == 0, removed.stderr
