@@ -31,6 +31,7 @@ type options struct {
 	caFile   string
 	roots    *x509.CertPool
 	timeout  time.Duration // of the whole run
+	without  map[string]bool
 
 	adminKey, appKey, strangerKey kes.APIKey
 }
@@ -99,6 +100,11 @@ func parseOptions() (options, error) {
 	flag.BoolVar(&opts.only, "only", false, "offer the server no protocol but -protocol (the SDK offers both)")
 	flag.IntVar(&opts.many, "many", 1100, "keys to create for the paging check, more than 1024")
 	flag.DurationVar(&opts.timeout, "timeout", 55*time.Second, "give up on the whole run after this")
+	opts.without = map[string]bool{}
+	flag.Func("without", "leave out the check of this `name`; may be repeated", func(name string) error {
+		opts.without[name] = false
+		return nil
+	})
 	flag.Parse()
 
 	if flag.NArg() > 0 {
@@ -150,7 +156,7 @@ func newWorld(opts options) (*world, error) {
 		return nil, err
 	}
 	w := &world{
-		suite:      newSuite(opts.timeout),
+		suite:      newSuite(opts.timeout, opts.without),
 		options:    opts,
 		wire:       &wire{want: opts.protocol, answered: map[string]bool{}},
 		run:        "my-app-" + hex.EncodeToString(id[:]),

@@ -8,14 +8,13 @@ import re
 import sys
 from pathlib import Path
 
+from tests.documents import ROOT, blocks
 from tests.support import require_tool, run, start_dev
-
-ROOT = Path(__file__).parents[2]
 
 
 def quick_start() -> list[str]:
     section = (ROOT / "README.md").read_text().split("\n## Quick start\n")[1].split("\n## ")[0]
-    return re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S)
+    return blocks(section, "sh")
 
 
 def test_quick_start(tmp_path: Path) -> None:

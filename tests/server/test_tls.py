@@ -7,21 +7,17 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
-    NoEncryption,
     PrivateFormat,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
@@ -37,7 +33,7 @@ from zope.interface import implementer
 
 from kes.certificate import make_client_certificate, make_server_certificate
 from kes.errors import CertificateRequired, InvalidProxyRequest, TooManyCertificates
-from kes.identity import APIKey, Identity, of_certificate
+from kes.identity import APIKey, of_certificate
 from kes.server.http.request import Peer
 from kes.server.tls import (
     MAX_FILE,
@@ -49,86 +45,9 @@ from kes.server.tls import (
     TLSFactory,
     stamp,
 )
-
-NOW = datetime.now(UTC)
-DAY = timedelta(days=1)
-CLIENT, SERVER, ANY = (
-    ExtendedKeyUsageOID.CLIENT_AUTH,
-    ExtendedKeyUsageOID.SERVER_AUTH,
-    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
-)
+from tests.certificates import ANY, CLIENT, NOW, SERVER, Made, key_usage, make
 
 # Certificates
-
-
-@dataclass(frozen=True)
-class Made:
-    """A certificate and its key."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    @property
-    def der(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.DER)
-
-    @property
-    def pem(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.PEM)
-
-    @property
-    def key_pem(self) -> bytes:
-        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-    @property
-    def identity(self) -> Identity:
-        return of_certificate(self.der)
-
-
-def make(
-    name: str,
-    issuer: Made | None = None,
-    *,
-    ca: bool | None = False,
-    usages: Sequence[x509.ObjectIdentifier] = (),
-    since: datetime = NOW - DAY,
-    until: datetime = NOW + DAY,
-    extensions: Sequence[x509.ExtensionType] = (),
-) -> Made:
-    """A certificate, self-signed without an issuer; `ca=None` leaves the basic constraints out."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(since)
-        .not_valid_after(until)
-        .public_key(key.public_key())
-    )
-    if ca is not None:
-        builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
-    if usages:
-        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    for extension in extensions:
-        builder = builder.add_extension(extension, critical=False)
-    return Made(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
-
-
-def key_usage(**allowed: bool) -> x509.KeyUsage:
-    names = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{name: allowed.get(name, False) for name in names})
 
 
 def line(root: Made, length: int) -> list[Made]:
