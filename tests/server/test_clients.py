@@ -106,7 +106,8 @@ def test_forwarded_stranger(server: Server) -> None:
 def test_proxy_itself(server: Server) -> None:
     """A proxy is no client: without a certificate to go by its requests are refused, save where none is needed."""
     proxy = server.client(PROXY)
-    for headers in ({}, {HEADER: ""}, {HEADER: "x"}):
+    too_large = certificate(APP) + "%0A" * 6000
+    for headers in ({}, {HEADER: ""}, {HEADER: "x"}, {HEADER: too_large}):
         answer = proxy.request("GET", SELF, headers=headers)
         assert (answer.status, answer.message) == (400, INVALID)
     assert proxy.request("GET", "/v1/status").status == 200
