@@ -10,10 +10,10 @@ from typing import Any
 from tests.support import ADMIN, APP, STRANGER, make_config, require_tool
 
 
-def build(folder: Path) -> Path:
-    """The program, built in `folder`."""
-    program = folder / "interop"
-    command = [require_tool("go"), "build", "-o", program, "."]
+def build(folder: Path, package: str = ".") -> Path:
+    """The program, or that of another package in this folder, built in `folder`."""
+    program = folder / "program"
+    command = [require_tool("go"), "build", "-o", program, package]
     subprocess.run(command, cwd=Path(__file__).parent, check=True, timeout=300)
     return program
 
