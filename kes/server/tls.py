@@ -46,6 +46,8 @@ _PROTOCOLS: Final = (b"h2", b"http/1.1")
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h that a client's certificate runs into.
 _MALFORMED: Final = 1  # ours where OpenSSL found nothing: X509_V_ERR_UNSPECIFIED
+_TOO_LONG: Final = 22
+_NOT_FOR_CLIENTS: Final = 26
 _UNTRUSTED: Final = frozenset({2, 18, 19, 20, 21, 27})
 _REASONS: Final = {
     1: "it is malformed",
@@ -116,6 +118,11 @@ class Admission:
             return False
         settings = self.settings
         return not self.error or settings.auth is False or (settings.auth is None and self.identity in settings.pinned)
+
+    @property
+    def reason(self) -> str:
+        """Why it is not granted, for the operator."""
+        return _REASONS.get(self.error, f"verification error {self.error}")
 
     @property
     def remedy(self) -> str:
@@ -291,23 +298,30 @@ class Context:
         assert store is not None
         return store
 
-    def verify_forwarded(self, certificate: x509.Certificate, untrusted: list[x509.Certificate]) -> bool:
-        """Whether a certificate that did not come by a handshake would be admitted in one."""
-        settings = self.settings
-        if settings.auth is False:
-            return True
-        if settings.auth is None and of_certificate(certificate.public_bytes(Encoding.DER)) in settings.pinned:
-            return True
+    def verify_forwarded(self, certificate: x509.Certificate, untrusted: list[x509.Certificate]) -> Admission:
+        """What a certificate that did not come by a handshake would have met with in one."""
+        identity = of_certificate(certificate.public_bytes(Encoding.DER))
+        admission = Admission(self.settings, _MALFORMED, identity)
+        # What is admitted whatever is wrong with it need not be verified.
+        if not admission.granted:
+            admission.error = self._error_of(certificate, untrusted)
+        return admission
+
+    def _error_of(self, certificate: x509.Certificate, untrusted: list[x509.Certificate]) -> int:
+        """X509_V_ERR_… of a certificate; 0: none."""
         chain = [crypto.X509.from_cryptography(issuer) for issuer in untrusted]
         leaf = crypto.X509.from_cryptography(certificate)
         try:
             verified = crypto.X509StoreContext(self._store(), leaf, chain).get_verified_chain()
-        except crypto.X509StoreContextError:
-            return False
+        except crypto.X509StoreContextError as error:
+            code: int = error.errors[0]
+            return code
         # Beside the authorities in between there are the certificate and the one that is trusted.
-        if len(verified) > _MAX_DEPTH + 2 or not _signs(certificate):
-            return False
-        return all(_is_for_clients(link.to_cryptography()) for link in verified)
+        if len(verified) > _MAX_DEPTH + 2:
+            return _TOO_LONG
+        if not _signs(certificate) or not all(_is_for_clients(link.to_cryptography()) for link in verified):
+            return _NOT_FOR_CLIENTS
+        return 0
 
 
 def _verify(connection: Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
@@ -432,11 +446,21 @@ class ServerTLS:
             certificates = x509.load_pem_x509_certificates(unquote_to_bytes(escaped))
             authorities = [c for c in certificates if is_ca(c.public_bytes(Encoding.DER))]
             leaves = [c for c in certificates if c not in authorities]
-            if len(leaves) != 1 or not self._context.verify_forwarded(leaves[0], authorities):
+            if len(leaves) != 1:
                 raise InvalidProxyRequest
-            identity = of_certificate(leaves[0].public_bytes(Encoding.DER))
+            admission = self._context.verify_forwarded(leaves[0], authorities)
         except _BAD_CERTIFICATE:
             raise InvalidProxyRequest from None
+        identity = admission.identity
+        if identity is None or not admission.granted:
+            log.warn(
+                "refused the client certificate of identity {identity} that a TLS proxy forwards: {reason}. "
+                "To admit it, {remedy}",
+                identity=identity,
+                reason=admission.reason,
+                remedy=admission.remedy,
+            )
+            raise InvalidProxyRequest
         self._forwarded[value] = identity, now + _FORWARDED_TTL
         if len(self._forwarded) > _FORWARDED_REMEMBERED:
             self._forwarded.popitem(last=False)
@@ -452,7 +476,7 @@ class ServerTLS:
                 "refused the client certificate of identity {identity} from {address}: {reason}. To admit it, {remedy}",
                 identity=admission.identity or "<unknown>",
                 address=address,
-                reason=_REASONS.get(admission.error, f"verification error {admission.error}"),
+                reason=admission.reason,
                 remedy=admission.remedy,
             )
         elif reason.check(SSL.Error):

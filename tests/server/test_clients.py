@@ -101,6 +101,8 @@ def test_forwarded_stranger(server: Server) -> None:
     """A forwarded certificate is verified like any other: by default a stranger's is refused."""
     answer = server.client(PROXY).request("GET", SELF, headers={HEADER: certificate(STRANGER)})
     assert (answer.status, answer.message) == (400, INVALID)
+    line = server.wait_for("that a TLS proxy forwards", errors=True)
+    assert f"refused the client certificate of identity {STRANGER.identity} that a TLS proxy forwards" in line
 
 
 def test_proxy_itself(server: Server) -> None:

@@ -38,6 +38,7 @@ from kes.server.http.request import Peer
 from kes.server.tls import (
     MAX_FILE,
     MAX_FORWARDED,
+    Admission,
     Context,
     ServerTLS,
     Settings,
@@ -657,14 +658,20 @@ def escaped(chain: Sequence[Made], escape: Callable[[str], str] = lambda text: q
 
 @cases
 @modes
-def test_forwarded(case: Case, mode: str) -> None:
-    """A certificate that a TLS proxy forwards is verified like one of a handshake."""
+def test_forwarded(case: Case, mode: str, logged: list[str]) -> None:
+    """A certificate that a TLS proxy forwards is verified like one of a handshake, and a refusal is logged like one."""
     tls = ServerTLS(context(auth=MODES[mode]))
     if mode == "off" or not case.reason:
         assert tls.client([escaped(case.chain)]) == case.chain[0].identity
+        assert logged == []
     else:
         with pytest.raises(InvalidProxyRequest):
             tls.client([escaped(case.chain)])
+        other = "set tls.auth to off" if mode == "on" else "assign the identity to a policy"
+        assert logged == [
+            f"warn: refused the client certificate of identity {case.chain[0].identity} that a TLS proxy forwards: "
+            f"{case.reason}. To admit it, {case.remedy}, or {other}"
+        ]
 
 
 @cases
@@ -765,7 +772,7 @@ class Counting(Context):
 
     verified = 0
 
-    def verify_forwarded(self, certificate: x509.Certificate, untrusted: list[x509.Certificate]) -> bool:
+    def verify_forwarded(self, certificate: x509.Certificate, untrusted: list[x509.Certificate]) -> Admission:
         self.verified += 1
         return super().verify_forwarded(certificate, untrusted)
 
