@@ -5,6 +5,7 @@ Nothing sleeps for a fixed time: what is waited for is asked for until it is the
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -146,6 +147,8 @@ class HAProxy(Proxy):
             "/etc/haproxy/kes/": f"{self.folder}/",
             **self.further,
         }
+        if os.geteuid():  # only root can change to another user
+            changes |= {"    user haproxy\n    group haproxy\n    chroot /var/lib/haproxy\n": ""}
         (self.folder / "haproxy.cfg").write_text(substitute(ROOT / "etc/haproxy/haproxy.cfg", changes))
         return [require_tool("haproxy"), "-W", "-f", str(self.folder / "haproxy.cfg")]
 
