@@ -101,6 +101,16 @@ class KeyCache:
         self._deadline: Timer | None = None
         self._closed = False
 
+    @property
+    def up(self) -> bool:
+        """Whether the store was reached when it was called or probed last."""
+        return self._down_since is None
+
+    @property
+    def size(self) -> int:
+        """How many keys are in memory, those among them that have expired but would serve during an outage."""
+        return len(self._entries)
+
     def start(self) -> None:
         """Start the store, and begin to probe it, first in `POLL_INTERVAL` seconds. Call it once."""
         self._store.start()

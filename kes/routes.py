@@ -39,6 +39,11 @@ class Route:
     def takes_argument(self) -> bool:
         return self.path.endswith("/")
 
+    @property
+    def counted(self) -> bool:
+        """Whether the contract's request metrics count its requests (section 9)."""
+        return self.path.startswith(("/v1/key/", "/v1/policy/", "/v1/identity/"))
+
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/version", timeout=10, auth=Auth.CERTIFICATE),

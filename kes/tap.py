@@ -166,7 +166,9 @@ def _console(*, on_terminal: bool) -> Console:
     if not on_terminal:
         # twistd's observer writes the error log, and turns what is written to sys.stdout into events. It has taken
         # its place only after this.
-        return Console(lambda text: _ignore(sys.stdout.write(text.decode())), None, _ignore, colour=False)
+        return Console(
+            lambda text: _ignore(sys.stdout.write(text.decode())), None, _ignore, lambda: (0, 0), colour=False
+        )
     # A stream that was closed at start is None. Its descriptor may be a socket or a key file by now.
     errors = LineWriter(_nowhere if sys.stderr is None else to_descriptor(2), lambda _lost, _error: None)
     output = LineWriter(_nowhere if sys.stdout is None else to_descriptor(1), _output_lost)
@@ -176,7 +178,14 @@ def _console(*, on_terminal: bool) -> Console:
         errors.flush(timeout)
 
     colour = sys.stdout is not None and banner.wants_colour(sys.stdout, os.environ)
-    return Console(output.line, errors.line, flush, colour, journal=systemd.is_journal(2, os.environ))
+    return Console(
+        output.line,
+        errors.line,
+        flush,
+        lambda: (output.lost, errors.lost),
+        colour,
+        journal=systemd.is_journal(2, os.environ),
+    )
 
 
 def _ignore(_: object) -> None:

@@ -182,12 +182,13 @@ def test_hit_touches_nothing() -> None:
 
 
 def test_counters() -> None:
-    """A key answered from the cache is a hit, one that has to be read a miss."""
+    """A key answered from the cache is a hit, one that has to be read a miss; then it is in memory."""
     world = World()
     world.put()
+    assert world.keys.size == 0
     world.keys.peek("my-key")
     result_of(world.keys.get("my-key"))
-    assert (world.keys.hits, world.keys.misses) == (0, 1)
+    assert (world.keys.hits, world.keys.misses, world.keys.size) == (0, 1, 1)
     world.keys.peek("my-key")
     result_of(world.keys.get("my-key"))
     assert (world.keys.hits, world.keys.misses) == (2, 1)
@@ -604,9 +605,11 @@ def test_down_and_back(fault: Exception) -> None:
     world = World()
     world.keys.start()
     assert result_of(world.keys.status()) == 0.125
+    assert world.keys.up
     world.store.fault = fault
     with capturedLogs() as events:
         world.clock.pump([POLL_INTERVAL] * 3)
+    assert not world.keys.up
     (event,) = events
     assert event["log_level"].name == "error"
     assert event["log_format"] == "the key store is down: {why}"
@@ -622,6 +625,7 @@ def test_down_and_back(fault: Exception) -> None:
     assert event["log_level"].name == "info"
     assert event["log_format"] == "the key store is back after {seconds:.0f} s"
     assert event["seconds"] == 30
+    assert world.keys.up
     assert result_of(world.keys.status()) == 0.125
 
 

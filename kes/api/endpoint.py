@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 from kes.errors import APIError, InvalidProxyRequest, MethodNotAllowed, NotAllowed, NotFound, TimedOut
 from kes.routes import Auth, Route
 from kes.server.http.request import JSON, NOT_DONE_YET, Request
+from kes.server.metrics import NO_ROUTE
 
 _ALLOWED = {"GET": (b"GET", b"HEAD"), "PUT": (b"PUT", b"POST"), "DELETE": (b"DELETE",)}
 
@@ -58,13 +59,15 @@ class Endpoint(Resource):
 
     isLeaf = True
     content_type: ClassVar[bytes] = JSON
-    counted = False  # whether metrics count its requests
+    api = NO_ROUTE  # what metrics call it
+    counted = False  # whether the contract's metrics count its requests
     audited = True
 
     def __init__(self, route: Route, clock: IReactorTime) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.route = route
-        self.counted = route.path.startswith(("/v1/key/", "/v1/policy/", "/v1/identity/"))
+        self.api = route.path
+        self.counted = route.counted
         self.audited = route.path != "/v1/metrics"
         self._clock = clock
         self._methods = _ALLOWED[route.method]

@@ -14,7 +14,8 @@ from kes.api.answers import encode
 from kes.api.endpoint import Endpoint
 from kes.routes import ROUTES, Route
 from kes.server.http.request import Request
-from kes.server.metrics import CONTENT_TYPE, Metrics, memory, usable_cpus
+from kes.server.metrics import CONTENT_TYPE, Metrics
+from kes.server.usage import memory, usable_cpus
 from kes.version import ARCH, COMMIT, OS, VERSION
 
 
@@ -75,10 +76,16 @@ class ServerEndpoint(Endpoint):
 
 
 class Prometheus(ServerEndpoint):
+    """The metrics; all of them for clients that say what they accept.
+
+    The SDK says nothing, and fails on families that it does not know if they have more than one sample. Prometheus,
+    curl and browsers send `Accept`.
+    """
+
     content_type = CONTENT_TYPE
 
     def handle(self, request: Request) -> bytes:
-        return self._metrics.text()
+        return self._metrics.text(complete=bool(request.getAllHeaders(b"accept")))
 
 
 class Status(ServerEndpoint):

@@ -26,6 +26,7 @@ from kes.crypto.storedkey import encode
 from kes.identity import APIKey, Identity
 from kes.keycache import KeyCache, Run
 from kes.keystore import KeyExists, KeyStore, KeyStoreError, Unreachable
+from kes.keystore.measured import Calls, MeasuredStore
 from kes.keystore.settings import MemorySettings
 from kes.routes import ROUTES
 from kes.server.banner import addresses
@@ -149,15 +150,17 @@ def tls_settings(config: Config, arguments: Arguments) -> Settings:
     )
 
 
-def make_state(parts: Parts, forwarder: Forwarder, run: Run, clock: IReactorTime, started_at: int) -> State:
-    """The snapshot that requests are served from."""
+def make_state(
+    parts: Parts, forwarder: Forwarder, run: Run, clock: IReactorTime, calls: Calls, started_at: int
+) -> State:
+    """The snapshot that requests are served from. Key store calls are counted in `calls`."""
     config = parts.config
     routes = {}
     for route in ROUTES:
         settings = config.api.get(route.path, API())
         timeout = float(route.timeout) if settings.timeout is None else settings.timeout
         routes[route.path] = RouteSettings(timeout, settings.skip_auth)
-    expiry = config.cache
+    store, expiry = MeasuredStore(parts.store, calls), config.cache
     return State(
         admin=config.admin if config.admin_enabled else "",
         policies=config.policies,
@@ -166,7 +169,7 @@ def make_state(parts: Parts, forwarder: Forwarder, run: Run, clock: IReactorTime
         proxy_header=config.tls.proxy.header.lower().encode(),
         forwarder=forwarder,
         routes=routes,
-        keys=KeyCache(parts.store, run, clock, any=expiry.any, unused=expiry.unused, offline=expiry.offline),
+        keys=KeyCache(store, run, clock, any=expiry.any, unused=expiry.unused, offline=expiry.offline),
         algorithm=parts.algorithm,
         started_at=started_at,
     )

@@ -45,11 +45,14 @@ class Feed:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self.subscribers: set[Subscriber] = set()
+        self.dropped = 0  # subscribers that did not keep up
 
     def publish(self, line: bytes) -> None:
         """Give an event to all subscribers; in the reactor's thread."""
         for subscriber in tuple(self.subscribers):
-            subscriber.push(line)
+            if not subscriber.push(line):
+                self.subscribers.discard(subscriber)
+                self.dropped += 1
 
     def publish_soon(self, line: bytes) -> None:
         """The same from any thread."""
@@ -80,21 +83,22 @@ class Subscriber:
         self._ended = False
         self._scheduled = False
 
-    def push(self, line: bytes) -> None:
+    def push(self, line: bytes) -> bool:
+        """Have an event sent. False: too many wait already, and this subscriber's stream ends."""
         self._size += len(line)
         if self._size > MAX_LOG_BACKLOG:
             self._backlog.append(_CLOSED)
-            self._leave(self)
             self._ended = True
-            return
+            return False
         self._backlog.append(line)
         if self._paused:
-            return
+            return True
         if self._size >= _FLUSH_AT:
             self._flush()
         elif not self._scheduled:
             self._scheduled = True
             self._reactor.callLater(0, self._end_turn)
+        return True
 
     def _end_turn(self) -> None:
         self._scheduled = False

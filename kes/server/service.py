@@ -39,7 +39,7 @@ from kes.server.build import Arguments, Parts, StartError, load, make_state
 from kes.server.http import limits
 from kes.server.http.site import Site
 from kes.server.logs import AuditLog, ErrorLog, Feed
-from kes.server.metrics import Metrics
+from kes.server.metrics import Metrics, Readings
 from kes.server.process import lock_memory
 from kes.server.recorder import Recorder
 from kes.server.state import State
@@ -68,12 +68,14 @@ class Reactor(IReactorCore, IReactorSocket, IReactorTCP, IReactorThreads, IReact
 class Console:
     """Where the start-up output and the logs go. No function here blocks, save `flush`, for so many seconds at most.
 
-    An error log without a function goes to its subscribers only; one that is the journal takes priorities.
+    An error log without a function goes to its subscribers only; one that is the journal takes priorities. `lost` tells
+    how many lines of output and of errors could not be written.
     """
 
     output: Callable[[bytes], None]
     errors: Callable[[bytes], None] | None
     flush: Callable[[float], None]
+    lost: Callable[[], tuple[int, int]]
     colour: bool
     journal: bool = False
 
@@ -96,8 +98,6 @@ class KESService(Service):
         self.error_log = ErrorLog(errors, console.errors, journal=console.journal)
         self._audit_log = AuditLog(audit, console.output)
         self._metrics = metrics = Metrics(time.monotonic())
-        metrics.error_events = lambda: self.error_log.events
-        metrics.audit_events = lambda: self._audit_log.events
         self._tls = ServerTLS(parts.context)
         self._started_at = time.time_ns()
         self._site = Site(
@@ -108,7 +108,7 @@ class KESService(Service):
             self._tls.peer,
             self._tls.handshake_failed,
         )
-        metrics.cache = lambda: (self._site.state.keys.hits, self._site.state.keys.misses)
+        metrics.read = self._readings
         self._set_levels(parts)
         self._manager = Manager(environ, lambda text: log.warn("{text}", text=text))
         self._alive = LoopingCall(self._manager.alive)
@@ -270,6 +270,8 @@ class KESService(Service):
             else:
                 log.warn("the address {new} is used from the next start on", new=parts.config.address)
         self._reload_failed = False
+        for reloads in self._metrics.reloads.values():
+            reloads.ended(well=True)
         self._announce(banner.RELOADED)
 
     def _retire(self, old: State) -> None:
@@ -285,6 +287,7 @@ class KESService(Service):
         keys.close().addErrback(_log_defect)
 
     def _keep(self, failure: Failure) -> None:
+        self._metrics.reloads["config"].ended(well=False)
         failure.trap(StartError)
         self._reload_failed = True
         log.error("the configuration is not reloaded, the old one stays: {error}", error=failure.value)
@@ -298,11 +301,34 @@ class KESService(Service):
             self._manager.ready(self._status())
 
     def _state(self, parts: Parts) -> State:
-        return make_state(parts, self._tls, self._threads.run, self._reactor, self._started_at)
+        return make_state(parts, self._tls, self._threads.run, self._reactor, self._metrics.calls, self._started_at)
 
     def _set_levels(self, parts: Parts) -> None:
         self.error_log.level = parts.config.log.error
         self._audit_log.level = parts.config.log.audit
+
+    # Metrics
+
+    def _readings(self) -> Readings:
+        keys, connections = self._site.state.keys, self._site.census()
+        errors, audit = self.error_log.feed, self._audit_log.feed
+        lost_audit, lost_errors = self._console.lost()
+        return Readings(
+            error_events=self.error_log.events,
+            audit_events=self._audit_log.events,
+            subscribers={"error": len(errors.subscribers), "audit": len(audit.subscribers)},
+            subscribers_dropped={"error": errors.dropped, "audit": audit.dropped},
+            lines_dropped={"error": lost_errors, "audit": lost_audit},
+            cache_hits=keys.hits,
+            cache_misses=keys.misses,
+            cached_keys=keys.size,
+            keystore_up=keys.up,
+            threads_busy=self._threads.busy,
+            calls_waiting=self._threads.waiting,
+            connections={protocol: connections[protocol] for protocol in ("http/1.1", "h2")},
+            handshakes=connections["tls"],
+            certificate_expiry=self._tls.context.expires,
+        )
 
     # TLS files
 
@@ -317,6 +343,7 @@ class KESService(Service):
         if context is None or self._parts is not seen:
             return  # nothing new, or a reload was faster
         self._read_at = self._reactor.seconds()
+        self._metrics.reloads["tls-files"].ended(well=isinstance(context, Context))
         if isinstance(context, TLSError):
             # With the new stamp, so that one bad file is one event.
             self._parts = replace(seen, stamp=files)

@@ -50,6 +50,16 @@ class Threads:
         # It joins its threads, a stuck one too.
         Thread(target=self._pool.stop, daemon=True).start()
 
+    @property
+    def busy(self) -> int:
+        """How many threads work."""
+        return len(self._pool.working)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a thread, those among them that have been given up."""
+        return self._pool.q.qsize()
+
     def run(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Deferred[_T]:
         """Call `function` in a thread and return what it returns or raises.
 

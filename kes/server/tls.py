@@ -34,6 +34,7 @@ from kes.errors import CertificateRequired, InvalidProxyRequest, TooManyCertific
 from kes.filemode import key_file_warning
 from kes.identity import Identity, is_ca, of_certificate
 from kes.server.http.request import Peer
+from kes.server.metrics import HandshakeFailure
 from kes.server.records import read_records
 
 MAX_FILE: Final = 4 * 1024 * 1024  # bytes of a certificate, key or CA file
@@ -65,6 +66,8 @@ _REASONS: Final = {
     66: "its key is too weak",
     79: "an issuer in its chain is no authority",
 }
+
+_NO_CERTIFICATE: Final = "peer did not return a certificate"  # in OpenSSL's words
 
 # What the cryptography library and pyOpenSSL raise at a certificate; not all of it is a ValueError.
 _BAD_CERTIFICATE: Final = (
@@ -226,7 +229,10 @@ def stamp(settings: Settings) -> Stamp:
 
 
 class Context:
-    """An OpenSSL context and the rules for admitting clients. Raises TLSError when its files are not usable."""
+    """An OpenSSL context and the rules for admitting clients. Raises TLSError when its files are not usable.
+
+    `expires` is when the first of the server's own certificate and its chain does, in seconds since the epoch.
+    """
 
     def __init__(
         self, settings: Settings, cert: bytes, key: bytes, authorities: Iterable[x509.Certificate] = ()
@@ -268,7 +274,8 @@ class Context:
     def _use_own(self, cert: bytes, key: bytes) -> None:
         """The server's own certificate, its chain and its key."""
         settings = self.settings
-        own, *chain = parse_certificates(cert, f"tls.cert {settings.cert}")
+        own, *chain = certificates = parse_certificates(cert, f"tls.cert {settings.cert}")
+        self.expires = min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)
         try:
             names = list(own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
         except (x509.ExtensionNotFound, *_BAD_CERTIFICATE):
@@ -466,8 +473,8 @@ class ServerTLS:
             self._forwarded.popitem(last=False)
         return identity
 
-    def handshake_failed(self, transport: TLSMemoryBIOProtocol, reason: Failure) -> None:
-        """Log a handshake that came to nothing, with what would have admitted its client."""
+    def handshake_failed(self, transport: TLSMemoryBIOProtocol, reason: Failure) -> HandshakeFailure:
+        """Log a handshake that came to nothing, with what would have admitted its client. Returns the reason's kind."""
         address = host_of(transport)
         assert isinstance(transport, TLSProtocol)
         admission = transport.admission
@@ -479,8 +486,14 @@ class ServerTLS:
                 reason=admission.reason,
                 remedy=admission.remedy,
             )
-        elif reason.check(SSL.Error):
-            log.info("TLS handshake with {address} failed: {reason}", address=address, reason=_last_reason(reason))
+            return HandshakeFailure.CERTIFICATE
+        if not reason.check(SSL.Error):
+            return HandshakeFailure.CLOSED
+        text = _last_reason(reason)
+        log.info("TLS handshake with {address} failed: {reason}", address=address, reason=text)
+        if text == _NO_CERTIFICATE:
+            return HandshakeFailure.CERTIFICATE
+        return HandshakeFailure.ALERT if " alert " in text else HandshakeFailure.PROTOCOL
 
 
 def host_of(transport: TLSMemoryBIOProtocol) -> str:

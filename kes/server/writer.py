@@ -33,7 +33,7 @@ class LineWriter:
     written among them.
 
     `write` may block and is called in the thread; `dropped` is called there too, with the number of lines lost, once
-    lines pass again, or with the error that ended all output.
+    lines pass again, or with the error that ended all output. `lost` is the number of all lines lost so far.
     """
 
     def __init__(self, write: Callable[[bytes], None], dropped: Callable[[int, OSError | None], None]) -> None:
@@ -43,6 +43,7 @@ class LineWriter:
         self._lines: list[bytes] = []
         self._size = 0
         self._lost = 0
+        self.lost = 0
         self._writing = False
         self._broken = False
         self._thread: threading.Thread | None = None
@@ -51,9 +52,11 @@ class LineWriter:
         """Queue a line, which ends in a newline. Never blocks."""
         with self._condition:
             if self._broken:
+                self.lost += 1
                 return
             if self._size + len(line) > MAX_BACKLOG:
                 self._lost += 1
+                self.lost += 1
                 return
             self._lines.append(line)
             self._size += len(line)
@@ -87,10 +90,12 @@ class LineWriter:
             except OSError as error:
                 with self._condition:
                     self._broken = True
-                    lost += len(self._lines) + self._lost
+                    unwritten = data.count(b"\n") + len(self._lines)
+                    self.lost += unwritten
+                    lost += unwritten + self._lost
                     self._lines.clear()
                     self._condition.notify_all()
-                self._dropped(data.count(b"\n") + lost, error)
+                self._dropped(lost, error)
                 return
             if lost:
                 self._dropped(lost, None)

@@ -9,17 +9,19 @@ import pytest
 
 from kes.keystore import KeyStore
 from kes.keystore.fs import FSStore
+from kes.keystore.measured import Calls, MeasuredStore
 from kes.keystore.memory import MemoryStore
 
 Plant = Callable[[str, bytes], None]
 
 
-@pytest.fixture(params=["memory", "fs"])
+@pytest.fixture(params=["memory", "fs", "measured"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[KeyStore, Plant]:
     """A fresh store, and a function that puts an entry in it as another program would."""
-    if request.param == "memory":
+    if request.param != "fs":
         memory = MemoryStore()
-        return memory, memory.create  # it takes any name
+        store = MeasuredStore(memory, Calls()) if request.param == "measured" else memory
+        return store, memory.create  # it takes any name
 
     def plant(name: str, value: bytes) -> None:
         (tmp_path / name).write_bytes(value)

@@ -34,7 +34,7 @@ from kes.server.http.connection import Connection, Handshake
 from kes.server.http.request import Peer
 from kes.server.http.site import Site
 from kes.server.logs import AuditLog, ErrorLog, Feed
-from kes.server.metrics import Metrics
+from kes.server.metrics import HandshakeFailure, Metrics
 from kes.server.recorder import Recorder
 from kes.server.state import RouteSettings, State
 from tests.support import Answer
@@ -280,8 +280,12 @@ class House:
             Recorder(self.metrics, self.audit_log),
             self.reactor,
             lambda transport: transport.peer,
-            lambda _, reason: self.handshakes_failed.append(reason),
+            self._handshake_failed,
         )
+
+    def _handshake_failed(self, _transport: Transport, reason: Failure) -> HandshakeFailure:
+        self.handshakes_failed.append(reason)
+        return HandshakeFailure.CERTIFICATE
 
     def _state(self, timeouts: dict[str, float]) -> State:
         self.keys = KeyCache(self.store, self.threads, self.reactor, any=1e9, unused=1e9, offline=0)
@@ -335,6 +339,12 @@ class House:
             yield
         finally:
             globalLogPublisher.removeObserver(self.error_log)
+
+    def forget_counts(self) -> None:
+        """As if no request had been answered yet."""
+        for codes in self.metrics.requests.values():
+            codes.clear()
+        self.metrics.buckets[:] = [0] * len(self.metrics.buckets)
 
     @property
     def codes(self) -> list[int]:

@@ -189,11 +189,12 @@ def test_a_slow_subscriber_catches_up(house: House) -> None:
 
 
 def test_a_subscriber_that_is_too_slow(house: House) -> None:
-    """A subscriber that does not keep up is dropped at the bound, and told so in its last line; others go on."""
+    """A subscriber that does not keep up is dropped at the bound, counted, and told so at its end; others go on."""
     slow, other = subscribe(house), subscribe(house)
     slow.read()
     count = flood(house, limits.MAX_LOG_BACKLOG + 2 * HIGH_WATER, other)
     assert len(house.audit_feed.subscribers) == 1
+    assert house.audit_feed.dropped == 1
     assert slow.unread < 2 * HIGH_WATER
     house.ask(get("/version"))
     house.reactor.turn()

@@ -44,7 +44,7 @@ class Running:
         self.reactor = Reactor()
         self.output: list[bytes] = []
         self.errors: list[bytes] = []
-        console = Console(self.output.append, self.errors.append, lambda _seconds: None, colour=False)
+        console = Console(self.output.append, self.errors.append, lambda _seconds: None, lambda: (0, 0), colour=False)
         arguments = Arguments(config=str(write_config(folder, **sections)))
         self.service = KESService(self.reactor, arguments, environ, load(arguments, environ), console)
         self.service.startService()
@@ -61,6 +61,11 @@ class Running:
         for _ in range(int(seconds / WATCH_INTERVAL)):
             self.reactor.advance(WATCH_INTERVAL)
             self.until(lambda: self.service._watch.call)
+
+    def reloads(self, source: str) -> tuple[int, int, bool]:
+        """How often something was read again well and badly, and how it went last, as metrics have it."""
+        reloads = self.service._metrics.reloads[source]
+        return reloads.outcomes["success"], reloads.outcomes["failure"], reloads.last
 
     def logged(self, text: str) -> int:
         return sum(text.encode() in line for line in self.errors)
@@ -103,6 +108,7 @@ class TestFiles:
         running.look()
         running.look()
         assert running.logged(USED) == 1
+        assert running.reloads("tls-files") == (1, 0, True)
 
     @pytest.mark.parametrize("spoil", [lambda path: path.write_text("no certificate"), lambda path: path.unlink()])
     def test_bad(self, running: Running, spoil: Callable[[Path], object]) -> None:
@@ -111,9 +117,12 @@ class TestFiles:
         for _ in range(4):
             running.look()
         assert running.logged(REFUSED) == 1
+        assert running.reloads("tls-files") == (0, 1, False)
         write_server_certificate(running.folder)
         running.look()
         assert (running.logged(REFUSED), running.logged(USED)) == (1, 1)
+        assert running.reloads("tls-files") == (1, 1, True)
+        assert running.reloads("config") == (0, 0, True)
 
     def test_bad_for_long(self, running: Running) -> None:
         """A file that stays bad is mentioned again when it is time to read it."""
@@ -191,10 +200,12 @@ class TestReload:
         running.service.reload()
         running.until(lambda: running.logged("the old one stays"))
         assert running.output == []
+        assert running.reloads("config") == (0, 1, False)
         write_config(running.folder)
         running.service.reload()
         running.until(lambda: running.output)
         assert running.logged("the old one stays") == 1
+        assert running.reloads("config") == (1, 1, True)
 
     def test_while_it_stops(self, running: Running) -> None:
         """A reload that is done after the stop has begun changes nothing, and none begins then."""

@@ -130,6 +130,7 @@ def test_bound(reactor: Reactor) -> None:
     assert {begun.get(timeout=WAIT), begun.get(timeout=WAIT)} == {0, 1}
     with pytest.raises(queue.Empty):
         begun.get(timeout=0.05)
+    assert (threads.busy, threads.waiting) == (2, 3)
     free.set()
     for _ in results:
         reactor.turn()

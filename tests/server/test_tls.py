@@ -35,6 +35,7 @@ from kes.certificate import make_client_certificate, make_server_certificate
 from kes.errors import CertificateRequired, InvalidProxyRequest, TooManyCertificates
 from kes.identity import APIKey, of_certificate
 from kes.server.http.request import Peer
+from kes.server.metrics import HandshakeFailure
 from kes.server.tls import (
     MAX_FILE,
     MAX_FORWARDED,
@@ -152,6 +153,7 @@ class Application(Protocol):
     def __init__(self, tls: ServerTLS) -> None:
         self.tls = tls
         self.peer: Peer | None = None
+        self.failure: HandshakeFailure | None = None
 
     def handshakeCompleted(self) -> None:
         self.peer = self.tls.peer(self.transport)
@@ -163,7 +165,7 @@ class Application(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.peer is None:
-            self.tls.handshake_failed(self.transport, reason)
+            self.failure = self.tls.handshake_failed(self.transport, reason)
 
 
 class Server:
@@ -354,6 +356,7 @@ def test_certificate_required(dial: Dial, logged: list[str], mode: str, version:
     required = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     assert client.alert == (required if version is ssl.TLSVersion.TLSv1_3 else "SSLV3_ALERT_HANDSHAKE_FAILURE")
     assert logged == ["info: TLS handshake with 192.0.2.7 failed: peer did not return a certificate"]
+    assert application.failure is HandshakeFailure.CERTIFICATE
 
 
 @modes
@@ -639,14 +642,45 @@ def test_rubbish(rubbish: bytes, logged: list[str]) -> None:
     server.exchange(rubbish)
     server.close()
     assert server.application.peer is None
+    assert server.application.failure is (HandshakeFailure.PROTOCOL if logged else HandshakeFailure.CLOSED)
     assert len(logged) <= 1
     assert all(line.startswith("info: TLS handshake with 192.0.2.7 failed: ") for line in logged)
 
 
 def test_silent_peer(logged: list[str]) -> None:
     """A peer that goes away before the handshake is over is no event."""
-    Server(ServerTLS(context())).close()
+    server = Server(ServerTLS(context()))
+    server.close()
+    assert server.application.failure is HandshakeFailure.CLOSED
     assert logged == []
+
+
+@versions
+def test_client_that_does_not_trust_the_server(dial: Dial, logged: list[str], version: ssl.TLSVersion) -> None:
+    """A client that breaks off because of the server's certificate is told apart from one that is refused."""
+    using = ssl.create_default_context()
+    application, _ = dial(context(), [TRUSTED_LEAF], using=using, minimum_version=version, maximum_version=version)
+    assert application.failure is HandshakeFailure.ALERT
+    assert logged == ["info: TLS handshake with 192.0.2.7 failed: tlsv1 alert unknown ca"]
+
+
+def test_nothing_in_common(dial: Dial, logged: list[str]) -> None:
+    """A client that speaks no cipher of the server's is refused for the protocol."""
+    using = ssl._create_unverified_context()
+    using.set_ciphers("AES128-SHA")
+    application, _ = dial(context(), [TRUSTED_LEAF], using=using, maximum_version=ssl.TLSVersion.TLSv1_2)
+    assert application.failure is HandshakeFailure.PROTOCOL
+    assert logged == ["info: TLS handshake with 192.0.2.7 failed: no shared cipher"]
+
+
+def test_expiry() -> None:
+    """A context knows when the first certificate of its chain expires."""
+    soon = make("middle", ROOT, ca=True, until=NOW + timedelta(hours=1))
+    own = named()
+    settings = Settings(cert="server.crt", key="server.key")
+    for chain, first in (([own], own), ([own, soon], soon)):
+        made = Context(settings, b"".join(link.pem for link in chain), own.key_pem)
+        assert made.expires == first.certificate.not_valid_after_utc.timestamp()
 
 
 # TLS proxies

@@ -124,6 +124,7 @@ def test_a_stalled_reader_blocks_nobody() -> None:
     assert lost.told.wait(TIMEOUT)
     assert b"".join(gate.written) == b"first\n" + line * 16
     assert lost.calls == [(3, None)]
+    assert output.lost == 3
     output.line(b"again\n")
     output.flush(TIMEOUT)
     assert gate.written[-1] == b"again\n"
@@ -162,6 +163,7 @@ def test_a_broken_pipe(pipe: tuple[int, int]) -> None:
     output.line(b"second\n")
     output.flush(TIMEOUT)
     assert len(lost.calls) == 1
+    assert output.lost == 2
 
 
 def test_lines_queued_when_the_output_breaks_are_counted() -> None:
@@ -180,4 +182,5 @@ def test_lines_queued_when_the_output_breaks_are_counted() -> None:
     gate.opened.set()
     assert lost.told.wait(TIMEOUT)
     assert [count for count, _ in lost.calls] == [3]
+    assert output.lost == 3
     assert output._lines == []

@@ -30,9 +30,12 @@ class Handshake(Protocol):
         self._clock = clock
         self._timer: IDelayedCall | None = None
         self._stopping = False
+        self._admitted = False
+        self._timed_out = False
 
     def connectionMade(self) -> None:
-        if not self._site.admit(self):
+        self._admitted = self._site.admit(self)
+        if not self._admitted:
             self.abort()
             return
         self.transport.setTcpNoDelay(True)
@@ -55,7 +58,8 @@ class Handshake(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_timer()
         self._site.connections.discard(self)
-        self._site.handshake_failed(self.transport, reason)
+        if self._admitted:
+            self._site.handshake_failed(self.transport, reason, timed_out=self._timed_out)
 
     def stop(self) -> None:
         """Whoever was let in before the end may still have a request answered, in the time there is for those."""
@@ -69,6 +73,7 @@ class Handshake(Protocol):
 
     def _time_is_up(self) -> None:
         self._timer = None
+        self._timed_out = True
         self.abort()
 
     def _stop_timer(self) -> None:

@@ -4,6 +4,7 @@ counted and audited. It knows no framing, so each protocol's connections use it 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
@@ -25,6 +26,7 @@ from kes.server.http.connection import Connection, Handshake
 from kes.server.http.h1 import HTTP1Connection
 from kes.server.http.h2 import HTTP2Connection
 from kes.server.http.request import Peer, Request
+from kes.server.metrics import HandshakeFailure
 
 if TYPE_CHECKING:
     from kes.server.recorder import Recorder
@@ -79,11 +81,11 @@ class Site(Factory):
         recorder: Recorder,
         clock: IReactorTime,
         peer_of: Callable[[TLSMemoryBIOProtocol], Peer | None],
-        handshake_failed: Callable[[TLSMemoryBIOProtocol, Failure], None],
+        handshake_failed: Callable[[TLSMemoryBIOProtocol, Failure], HandshakeFailure],
     ) -> None:
         self.state = state
         self.connections: set[Handshake | Connection] = set()
-        self.handshake_failed = handshake_failed
+        self._handshake_failed = handshake_failed
         self._root = root
         self._recorder = recorder
         self._clock = clock
@@ -102,6 +104,7 @@ class Site(Factory):
         peer = self._peer_of(transport)
         if peer is None:
             return None
+        self._recorder.handshake_completed()
         speaks = HTTP2Connection if transport.negotiatedProtocol == b"h2" else HTTP1Connection
         return speaks(self, self._clock, peer)
 
@@ -110,11 +113,22 @@ class Site(Factory):
         if len(self.connections) < limits.MAX_CONNECTIONS:
             self.connections.add(connection)
             return True
+        self._recorder.connection_refused()
         now = self._clock.seconds()
         if now >= self._warn_at:
             self._warn_at = now + _WARN_INTERVAL
             log.warn("new connections are refused: {count} are open", count=len(self.connections))
         return False
+
+    def handshake_failed(self, transport: TLSMemoryBIOProtocol, reason: Failure, *, timed_out: bool) -> None:
+        """A connection is lost that nobody was let in by."""
+        why = self._handshake_failed(transport, reason)
+        self._recorder.handshake_failed(HandshakeFailure.TIMEOUT if timed_out else why)
+
+    def census(self) -> Counter[str]:
+        """How many connections are open by the protocol's name in ALPN; `tls` are those still in the handshake."""
+        names = {Handshake: "tls", HTTP1Connection: "http/1.1", HTTP2Connection: "h2"}
+        return Counter(names[type(connection)] for connection in self.connections)
 
     def drain(self) -> None:
         """Have clients move to new connections, as what those that stand were admitted by is not in force any more."""

@@ -18,6 +18,7 @@ from kes.server.http import limits
 from kes.server.http.h1 import HTTP1Connection, parse_fields, parse_request_line
 from kes.server.http.request import Peer
 from kes.server.http.syntax import ProtocolError
+from kes.server.metrics import HandshakeFailure
 from tests.server.http.costs import COSTLY, Calls
 from tests.server.memory import (
     ADDRESS,
@@ -604,12 +605,14 @@ def test_handshake_limit(house: House) -> None:
     assert connection.aborted
     house.reactor.turn()
     assert len(house.handshakes_failed) == 1
+    assert house.metrics.handshakes_failed[HandshakeFailure.TIMEOUT] == 1
     assert house.at_rest()
     assert connection.unread == 0
 
 
 def test_a_peer_that_is_not_let_in(house: House) -> None:
     """A handshake whose peer is refused afterwards ends the connection, and is reported as a failed one."""
+    before = house.metrics.handshakes
     connection = house.open(None)
     connection.wrappedProtocol.handshakeCompleted()
     assert connection.aborted
@@ -617,6 +620,8 @@ def test_a_peer_that_is_not_let_in(house: House) -> None:
     house.reactor.turn()
     assert connection.unread == 0
     assert len(house.handshakes_failed) == 1
+    assert house.metrics.handshakes_failed[HandshakeFailure.CERTIFICATE] == 1
+    assert house.metrics.handshakes == before
     assert house.at_rest()
 
 
@@ -1119,6 +1124,8 @@ def test_too_many_connections(house: House) -> None:
         assert house.open(None).aborted
         assert len(house.lines) == 2
     house.reactor.turn()
+    assert house.metrics.connections_refused == 7
+    assert not any(house.metrics.handshakes_failed.values())
     assert len(house.site.connections) == limits.MAX_CONNECTIONS
     house.site.connections.discard(others[0])
     assert not house.open(None).aborted

@@ -309,11 +309,10 @@ def test_headers_reach_the_resource(house: House, headers: list[str], status: in
 
 
 def test_what_is_counted() -> None:
-    """Requests to the key, policy and identity routes are counted by code, others are not; none stays active."""
+    """All requests are counted by API and code, in more detail those to the key, policy and identity routes."""
     house = House()
     house.make_key("k")
-    house.metrics.codes.clear()
-    house.metrics.buckets[:] = [0] * len(house.metrics.buckets)
+    house.forget_counts()
     house.ask(
         put("/v1/key/generate/k")
         + put("/v1/key/generate/none")
@@ -323,7 +322,15 @@ def test_what_is_counted() -> None:
         + get("/v1/status")
         + get("/nowhere")
     )
-    assert house.metrics.codes == {200: 2, 404: 2, 405: 1}
+    assert house.metrics.codes() == {200: 2, 404: 2, 405: 1}
     assert sum(house.metrics.buckets) == 5
     assert house.metrics.active == 0
     assert house.metrics.seconds > 0
+    assert {api: codes for api, codes in house.metrics.requests.items() if codes} == {
+        "/v1/key/generate/": {200: 1, 404: 1},
+        "/v1/key/create/": {405: 1},
+        "/v1/policy/list/": {200: 1},
+        "/v1/identity/describe/": {404: 1},
+        "/v1/status": {200: 1},
+        "none": {404: 1},
+    }
