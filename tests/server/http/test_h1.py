@@ -362,7 +362,7 @@ def test_byte_by_byte(house: House, conversation: bytes) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_split(shared: House, data: st.DataObject) -> None:
     """However a conversation is cut into reads, the answers are the same bytes."""
     conversation = data.draw(st.sampled_from(CONVERSATIONS))
@@ -399,7 +399,7 @@ def test_header_limits_do_not_depend_on_the_reads(house: House, over: int) -> No
     replace=st.booleans(),
     splits=st.integers(1, 4),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_garbage(shared: House, conversation: bytes, at: float, garbage: bytes, replace: bool, splits: int) -> None:
     """Garbage anywhere raises nothing, gets whole answers only, each recorded, and leaves nothing behind."""
     position = int(at * len(conversation))
@@ -412,7 +412,7 @@ def test_garbage(shared: House, conversation: bytes, at: float, garbage: bytes, 
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_pure_garbage_is_never_served(shared: House, data: bytes) -> None:
     """Bytes that are no request get an error or nothing, and cost the connection."""
     heard, codes, closed = converse(shared, [data])
@@ -584,7 +584,7 @@ def test_target_length(house: House, over: int) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_parsers_raise_one_error(data: bytes) -> None:
     """The parsers of a head raise nothing but ProtocolError."""
     for parse in (parse_request_line, parse_fields):

@@ -444,7 +444,7 @@ def test_the_largest_table_size(house: House) -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=5))
-@examples(max_examples=300, deadline=None)
+@examples(max_examples=300)
 def test_any_block(shared: House, blocks: list[bytes]) -> None:
     """Whatever is in header blocks, each is a request, resets its stream, or ends the connection."""
     client = Client(shared)
@@ -651,7 +651,7 @@ def test_any_frame_in_any_state(shared: House, kind: int) -> None:
     ),
     splits=st.integers(1, 4),
 )
-@examples(max_examples=500, deadline=None)
+@examples(max_examples=500)
 def test_garbage(shared: House, edits: list[tuple[float, str, bytes]], splits: int) -> None:
     """Garbage anywhere raises and logs nothing, leaves nothing, and costs its own connection at most."""
     sent = bytearray(CONVERSATION)
@@ -683,7 +683,7 @@ def test_garbage(shared: House, edits: list[tuple[float, str, bytes]], splits: i
 
 
 @given(st.binary(max_size=200))
-@examples(max_examples=300, deadline=None)
+@examples(max_examples=300)
 def test_pure_garbage_is_never_served(shared: House, garbage: bytes) -> None:
     """Bytes behind the preface that are no frames bring no answer."""
     shared.audit.clear()

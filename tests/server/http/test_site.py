@@ -88,7 +88,7 @@ def test_decode_path(target: bytes, path: str | None) -> None:
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_decode_path_takes_anything(target: bytes) -> None:
     """Any bytes have a path or none; a path has no empty or dot segment but perhaps an empty last one."""
     path = decode_path(target)
@@ -196,7 +196,7 @@ def _spelled(path: str, choices: list[tuple[int, bool]]) -> str:
 
 @given(st.lists(st.tuples(st.sampled_from([0, 0, 1]), st.booleans()), min_size=len(DENIED), max_size=len(DENIED)))
 @example([(1, True)] * len(DENIED))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_encoding_changes_nothing(house: House, choices: list[tuple[int, bool]]) -> None:
     """However a path is percent-encoded, its policy's answer is that to the plain spelling."""
     spelling = "/" + _spelled(DENIED, choices)[1 if choices[0][0] == 0 else 3 :]
@@ -219,7 +219,7 @@ PIECES = st.sampled_from(
     method=st.sampled_from(["PUT", "POST"]),
     scheme=st.sampled_from(["", "", "https://kes", "http://kes:1"]),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_no_spelling_passes_a_deny_rule(
     house: House, choices: list[tuple[int, bool]], inserts: list[tuple[int, str]], method: str, scheme: str
 ) -> None:
