@@ -257,7 +257,7 @@ pieces = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(pieces, max_size=6))
 def test_any_arguments(arguments: list[str]) -> None:
     """Whatever is typed gives a command to run, an error in one line, or the usage."""

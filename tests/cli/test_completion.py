@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kes.cli.completion import candidates
@@ -69,7 +69,6 @@ class TestCandidates:
         assert offered("identity file n") == []
         assert offered("completion bash ") == []
 
-    @settings(deadline=None)
     @given(
         st.lists(st.one_of(st.sampled_from([*COMMANDS, "--color", "-s", "--", "-kf"]), st.text(max_size=4)), min_size=1)
     )

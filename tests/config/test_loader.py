@@ -750,7 +750,7 @@ def test_keystore_alone_unreadable(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_arbitrary_bytes(tmp_path: Path, content: bytes) -> None:
     """Whatever the file holds, it loads or is a ConfigError."""
     path = tmp_path / "c.yml"
@@ -772,7 +772,6 @@ VALUES = st.recursive(
 
 
 @given(st.sampled_from([*SCALARS, *LISTS, *SECTIONS]), VALUES)
-@settings(deadline=None)
 def test_arbitrary_values(path: tuple[str, ...], raw: str) -> None:
     """Whatever stands in a field, the file loads or is a ConfigError with a line."""
     text, _ = write(path, raw)

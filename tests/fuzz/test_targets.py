@@ -64,7 +64,7 @@ def test_corpus(target: str, file: Path) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 @given(data=st.data(), seed=st.integers(0, 2**32), times=st.integers(1, 6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_mutations(target: str, data: st.DataObject, seed: int, times: int) -> None:
     """What a target asks for holds for what is a few changes away from the inputs in its corpus."""
     content = data.draw(st.sampled_from(CORPUS[target])).read_bytes()
@@ -75,21 +75,21 @@ def test_mutations(target: str, data: st.DataObject, seed: int, times: int) -> N
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_bytes_to_http1(data: bytes) -> None:
     """No bytes make HTTP/1.1 fail, or depend on how they come."""
     h1(data)
 
 
 @given(st.lists(FRAMES, max_size=12), st.binary(max_size=12))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_frames_to_http2(parts: list[Frame], rest: bytes) -> None:
     """No frames, and no bytes after them, make HTTP/2 fail, or depend on how they come."""
     h2(join_frames(parts) + rest)
 
 
 @given(st.lists(BLOCKS, max_size=6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_header_blocks(blocks: list[bytes]) -> None:
     """Header blocks mean what they mean to a decoder without a memory, or are refused as they have to be."""
     hpack(join_blocks(blocks))

@@ -1606,7 +1606,7 @@ def test_byte_by_byte(shared: House) -> None:
 
 
 @given(data=st.data())
-@examples(max_examples=100, deadline=None)
+@examples(max_examples=100)
 def test_any_split(shared: House, data: st.DataObject) -> None:
     """However a conversation is cut into reads, what comes of it is the same."""
     rest = CONVERSATION[len(PREFACE) :]
@@ -1625,7 +1625,7 @@ START: list[Any] = [(":method", "GET"), (":scheme", "https"), (":path", "/versio
 
 
 @given(LISTS, st.lists(st.tuples(st.integers(0, 3), SIZES | st.just([])), max_size=20))
-@examples(max_examples=300, deadline=None)
+@examples(max_examples=300)
 def test_the_memo_is_the_decoder(lists: list[list[Any]], steps: list[tuple[int, list[int]]]) -> None:
     """Whatever a client's encoder does to the table, each block means what it means without a memo."""
     encoder, remembering, plain = hpack.Encoder(), HeadDecoder(), hpack.Decoder()
@@ -1646,7 +1646,7 @@ BLOCKS = [*(size + REQUEST for size in TABLE_SIZES), *(REQUEST + field for field
 
 
 @given(st.lists(st.sampled_from(BLOCKS), max_size=20))
-@examples(max_examples=1000, deadline=None)
+@examples(max_examples=1000)
 def test_the_memo_is_the_decoder_for_any_blocks(blocks: list[bytes]) -> None:
     """The same for blocks that no encoder would make, which come again and again."""
     remembering, plain = HeadDecoder(), hpack.Decoder()
