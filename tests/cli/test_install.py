@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,9 @@ import pytest
 from kes.cli import man
 from kes.cli.completion import SCRIPTS
 from kes.cli.main import main
-from tests.cli.run import Result, environment, kes
-from tests.support import KES, TIMEOUT, require_tool
+from tests.cli.run import Result, kes
+from tests.machine import Machine, own_machine
+from tests.support import KES, TIMEOUT
 
 SOURCE = Path(__file__).parents[2]
 PYTHON = f"{sys.prefix}/bin/python"
@@ -245,49 +245,10 @@ class TestErrors:
         )
 
 
-class Machine:
-    """A machine of its own to install on: this one's programs, and copies of the folders that are written to.
-
-    Each command runs in a mount namespace; what it writes is in the overlays' upper layers, and gone with them.
-    """
-
-    WRITTEN = ("/etc", "/usr/local", "/var/lib")
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def run(self, script: str, *, env: Mapping[str, str] = {}) -> Result:
-        """Run a shell script as root of the machine."""
-        mounts = ["set -eu", f"mount -t tmpfs none {shlex.quote(str(self._folder))}"]
-        for place in self.WRITTEN:
-            layer = f"{self._folder}{place}"
-            mounts.append(f"mkdir -p {layer}.upper {layer}.work")
-            mounts.append(
-                f"mount -t overlay none -o lowerdir={place},upperdir={layer}.upper,workdir={layer}.work {place}"
-            )
-        mounts.append("mount -t tmpfs none /run")
-        result = subprocess.run(
-            [require_tool("unshare"), "--mount", "sh", "-c", "\n".join((*mounts, script))],
-            env=environment({"PATH": f"{Path(KES).parent}:{os.environ['PATH']}", **env}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        return Result(result.returncode, result.stdout, result.stderr.decode())
-
-
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    if os.geteuid() != 0:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("this needs root, for a mount namespace")
-    for tool in ("systemd-sysusers", "systemd-tmpfiles"):
-        require_tool(tool)
-    before = {place: set(Path(place).iterdir()) for place in Machine.WRITTEN}
-    folder = tmp_path / "machine"
-    folder.mkdir()
-    yield Machine(folder)
-    assert {place: set(Path(place).iterdir()) for place in Machine.WRITTEN} == before
+    with own_machine(tmp_path) as machine:
+        yield machine
 
 
 class TestOnAMachine:
@@ -341,7 +302,7 @@ class TestOnAMachine:
         result = machine.run("""
             unshare --user kes install --dry-run
             echo ==
-            find /etc /usr/local /var/lib -newer /run -not -type d
+            find /etc /usr/local /var/lib -newer /run ! -type d
             getent passwd kes || echo nobody
         """)
         assert result.status == 0, result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,10 +16,36 @@ import pytest
 
 from kes.cli import man
 from kes.cli.completion import SCRIPTS
+from tests.machine import own_machine
 from tests.support import Server, require_tool, run
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = "twisted/plugins/kes_plugin.py"
+DOCUMENT = ROOT / "docs" / "install.md"
+
+# Stands for systemd: knows the one service, and runs it as root, as Python may lie where no other user may look.
+FAKE_SYSTEMCTL = """\
+#!/bin/sh
+stop() {
+    kill "$(cat /run/kes.pid)"
+    until grep -q Goodbye /run/kes.log; do sleep 0.1; done
+}
+start() {
+    sh /run/dependencies
+    rm -f /run/kes.log
+    (set -a; . /etc/kes/environment; cd /; exec $(sed -n s/^ExecStart=//p /usr/local/lib/systemd/system/kes.service)) \\
+        > /run/kes.log 2>&1 &
+    echo $! > /run/kes.pid
+    until grep -q "up and running" /run/kes.log; do sleep 0.1; ! grep Error /run/kes.log >&2 || exit 1; done
+}
+case "$*" in
+    "enable --now kes.socket kes.service") start ;;
+    "restart kes.service") stop; start ;;
+    "disable --now kes.socket kes.service") stop ;;
+    "daemon-reload") ;;
+    *) echo "the fake systemctl does not know: $*" >&2; exit 1 ;;
+esac
+"""
 
 
 def python(folder: Path, *arguments: str) -> str:
@@ -169,3 +196,66 @@ def test_install_and_remove(built: tuple[Path, Path], commit: str, tmp_path: Pat
     help_without = run(*twistd, "--help", cwd=elsewhere)
     assert (help_without.returncode, help_without.stderr) == (0, "")
     assert not re.search(r"^    kes  ", help_without.stdout, re.M)
+
+
+def commands() -> dict[str, list[str]]:
+    """The blocks of commands of each section of docs/install.md."""
+    sections = DOCUMENT.read_text().split("\n## ")[1:]
+    return {part.partition("\n")[0]: re.findall(r"^```sh\n(.*?)^```$", part, re.M | re.S) for part in sections}
+
+
+def test_document(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """docs/install.md, word for word: install, start, upgrade in both ways, go back, remove. Keys outlive all of it.
+
+    systemd is a fake, and what kes depends on is not fetched but that of this environment.
+    """
+    blocks = commands()
+    assert {name: len(found) for name, found in blocks.items() if found} == {
+        "Install": 1,
+        "First start": 2,
+        "Upgrade": 3,
+        "Going back": 1,
+        "Remove": 1,
+        "Without a network": 2,  # needs one
+        "In a container": 2,  # needs podman, and an image to begin with
+    }
+    own = sysconfig.get_path("purelib")
+    site = "lib/python$(python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])')/site-packages"
+    dependencies = f"for venv in /opt/kes*; do echo {own} > $venv/{site}/dependencies.pth; done\n"
+    decrypted = 'kes key decrypt --raw my-key "$ciphertext"; echo; readlink -f /opt/kes\n'
+    script = [
+        "mkdir -p /run/systemd/system /usr/local/fake",
+        f"cat > /usr/local/fake/systemctl <<'END'\n{FAKE_SYSTEMCTL}END\nchmod +x /usr/local/fake/systemctl",
+        f"cat > /run/dependencies <<'END'\n{dependencies}END",
+        "find /usr/local /opt ! -type d | sort > /run/before",
+        *blocks["Install"],
+        "sh /run/dependencies",
+        *blocks["First start"],
+        "ciphertext=$(kes key encrypt --json my-key Hello | sed 's/.*:\"\\(.*\\)\".*/\\1/')",
+        f"echo; echo == in place; {blocks['Upgrade'][0]}{decrypted}",
+        f"echo == side by side; {blocks['Upgrade'][1]}{blocks['Upgrade'][2]}{decrypted}",
+        f"echo == back; {blocks['Going back'][0]}{decrypted}",
+        f"echo == removed; {blocks['Remove'][0]}",
+        "find /usr/local /opt ! -type d | sort | diff /run/before - && ls /etc/kes /var/lib/kes/keys",
+    ]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(built[1], folder)
+    python_folder = Path(sys._base_executable).resolve().parent
+    path = f"/usr/local/fake:/usr/local/bin:{python_folder}:{os.environ['PATH']}"
+    with own_machine(tmp_path) as machine:
+        variables = {"PATH": path, "PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        result = machine.run("\n".join(script), cwd=folder, env=variables)
+    assert result.status == 0, result.text + result.err
+    first, in_place, side_by_side, back, removed = re.split(r"^== .*\n", result.text, flags=re.M)
+    assert "created      /usr/local/lib/systemd/system/kes.service\n" in first
+    assert "● 127.0.0.1:7373\n" in first
+    assert '{"plaintext":"' in first
+    assert "Everything is in place: nothing was changed.\n" in in_place
+    assert in_place.endswith("Hello\n/opt/kes\n")
+    assert side_by_side.endswith("Hello\n/opt/kes-new\n")
+    assert back.endswith("Hello\n/opt/kes-old\n")
+    assert removed.split() == [
+        *("/etc/kes:", "config.yml", "environment", "private.key", "public.crt"),
+        *("/var/lib/kes/keys:", "my-app-default", "my-key"),
+    ]
