@@ -198,7 +198,7 @@ def _state(file: _File, path: str) -> str:
         return "created"
     if file.keep:
         return "kept"
-    if not stat.S_ISREG(info.st_mode) or stat.S_IMODE(info.st_mode) != _MODE:
+    if info.st_mode != stat.S_IFREG | _MODE:
         return "updated"
     return "unchanged" if Path(path).read_bytes() == file.content else "updated"
 
