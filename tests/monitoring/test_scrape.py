@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.monitoring.prometheus import Scraped, start_scraped
-from tests.support import KES, Client, Server, write_config
+from tests.monitoring.prometheus import ROOT, Prometheus, Scraped, start_scraped
+from tests.support import APP, KES, STRANGER, Client, Server, client_context, make_config, start, write_config
 
 
 @pytest.fixture
@@ -89,3 +90,32 @@ def test_alerts_are_evaluated(scraped: Scraped) -> None:
     # The job has no target before its first scrape.
     prometheus.until(lambda: not prometheus.query('ALERTS{alertname!="KesMissing"}'))
     assert "firing" not in alerts.values()
+
+
+def test_what_prometheus_says(tmp_path: Path) -> None:
+    """What goes wrong with the setting up is what the guide's table has."""
+    cases = {
+        "a stranger": (STRANGER, "server.crt", "remote error: tls: "),
+        "no policy for metrics": (APP, "server.crt", "server returned HTTP status 403 Forbidden"),
+        "another authority": (APP, f"client-{APP.identity}.pem", "certificate signed by unknown authority"),
+    }
+    guide = (ROOT / "docs" / "monitoring.md").read_text()
+    tls = make_config(tmp_path)["tls"]
+    for key in (STRANGER, APP):
+        client_context(tmp_path, key)  # makes the file
+    with start(tmp_path, tls={"key": tls["key"], "cert": tls["cert"]}) as server, ExitStack() as stack:
+        running: list[tuple[Prometheus, str]] = []
+        for name, (key, authority, error) in cases.items():
+            assert f"| `{error.strip()}" in guide
+            (folder := tmp_path / name).mkdir()
+            pem = tmp_path / f"client-{key.identity}.pem"
+            prometheus = Prometheus(folder, f"127.0.0.1:{server.port}", ca=tmp_path / authority, cert=pem, key=pem)
+            running.append((stack.enter_context(prometheus), error))
+        for prometheus, error in running:
+            (target,) = prometheus.until(
+                lambda prometheus=prometheus: [
+                    found for found in prometheus.get("targets")["activeTargets"] if found["lastError"]
+                ]
+            )
+            assert error in target["lastError"]
+            assert target["health"] == "down"
