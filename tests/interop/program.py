@@ -36,6 +36,7 @@ def check(program: Path, port: int, ca: Path, protocol: str, without: Sequence[s
         "-app-key": str(APP),
         "-stranger-key": str(STRANGER),
         "-protocol": protocol,
+        "-timeout": "110s",
     }
     command = [program, *(word for pair in arguments.items() for word in pair)]
     for name in without:
