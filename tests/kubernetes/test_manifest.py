@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import shutil
 import ssl
@@ -79,6 +80,11 @@ def reviewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenReviewer
     reviewer.close()
 
 
+def in_image(instruction: str) -> str:
+    """What the image's file says last."""
+    return re.findall(rf"^{instruction} (.*)$", (ROOT / "Containerfile").read_text(), re.M)[-1]
+
+
 def make_certificate(folder: Path) -> None:
     """Make the server's key and certificate as the document says, and put them into the Secret's volume."""
     (make,) = blocks(DOCUMENT, "sh")
@@ -103,7 +109,7 @@ def mount_secret(folder: Path, files: dict[str, Path]) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path, bao: OpenBao, reviewer: TokenReviewer) -> Iterator[Server]:
-    """The container's command, on the volumes that it mounts, with OpenBao where the sample has Vault."""
+    """The image's program with the container's arguments and volumes, and OpenBao where the sample has Vault."""
     token = service_account_token()
     reviewer.valid = {token}
     engine = bao.kv("v2")
@@ -129,9 +135,8 @@ def server(tmp_path: Path, bao: OpenBao, reviewer: TokenReviewer) -> Iterator[Se
         assert old in text
         text = text.replace(old, new)
     mounted["/etc/kes/config.yml"].write_text(text)
-    python, *arguments = CONTAINER["command"]
-    assert (python, arguments[0]) == ("python", "-I")
-    command = [sys.executable, *(str(mounted.get(argument, argument)) for argument in arguments)]
+    _, *entrypoint = json.loads(in_image("ENTRYPOINT"))
+    command = [sys.executable, *entrypoint, *(str(mounted.get(argument, argument)) for argument in CONTAINER["args"])]
     # Nothing but the container's own environment.
     (variable,) = CONTAINER["env"]
     with Server(command, cwd=tmp_path, env={variable["name"]: APP.identity}) as server:
@@ -176,6 +181,9 @@ def test_config_loads(tmp_path: Path) -> None:
 
 def test_may_do_nothing_else() -> None:
     """The pod meets the restricted Pod Security Standard, and cannot write its own file system."""
+    context = POD["securityContext"]
+    assert f"{context['runAsUser']}:{context['runAsGroup']}" == in_image("USER")
+    assert context["fsGroup"] == context["runAsGroup"]
     assert POD["securityContext"]["runAsNonRoot"] is True
     assert POD["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert CONTAINER["securityContext"] == {
