@@ -100,6 +100,7 @@ def connect(settings: KeyStoreSettings) -> KeyStore:
             return MemoryStore()
         case AWSSettings():
             _require("boto3", "AWS", extra="aws")
+            _require("httpcore", "AWS", extra="aws")
             from kes.keystore.aws import AWSStore
 
             return AWSStore(settings)

@@ -5,8 +5,9 @@ recognised when it is repeated. A delete is forced: AWS keeps nothing that could
 replication is set. Listings cover the whole account and region, and are up to five minutes behind. Contract:
 keystores.md section 4.
 
-Every request is bounded by `Limits`, and repeated here and not by the SDK, so that all its tries together are bounded
-as well. An error's text names the setting to change, and holds neither a value nor a credential.
+The SDK makes and signs the requests; they are sent and repeated here, so that what it takes to send one, and all its
+tries together, are bounded by `Limits`: the SDK bounds each wait, and no answer's size. What it asks others for
+credentials it sends itself. An error's text names the setting to change, and holds neither a value nor a credential.
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from __future__ import annotations
 import os
 import random
 import re
+import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 import boto3.session
 import botocore.session
-from botocore.awsrequest import AWSRequest
+import certifi
+import httpcore
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -32,18 +40,20 @@ from botocore.exceptions import (
     ConnectionError,  # noqa: A004 - botocore's, which is none of Python's
     ConnectTimeoutError,
     CredentialRetrievalError,
+    EndpointConnectionError,
     HTTPClientError,
     IncompleteReadError,
     MetadataRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    ProxyConnectionError,
     ReadTimeoutError,
+    SSLError,
 )
-from botocore.httpsession import URLLib3Session
-from botocore.utils import get_environ_proxies
 
 from kes.keystore import KeyExists, KeyNotFound, KeyStore, KeyStoreError, Unreachable, check_value, page
+from kes.keystore.connections import Connections
 from kes.keystore.settings import AWSSettings
 
 if TYPE_CHECKING:
@@ -51,7 +61,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager.type_defs import CreateSecretRequestTypeDef, ListSecretsRequestTypeDef
 
 MAX_SECRET = 64 * 1024  # bytes of a value; AWS takes no more
-CONNECTIONS = 32  # kept open at most: as many as the server's threads for calls of the store
+MAX_ANSWER = 10 * 1024 * 1024  # bytes of an answer; the largest are pages of a listing, of some MB at most
 
 _PAGE = 100  # names that AWS returns at once at most
 _is_filter = re.compile("[0-9A-Za-z_-]+").fullmatch  # what a filter may hold, as far as names of keys have it
@@ -101,14 +111,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a request, in seconds: a call takes at most `last + connect + 2 * read`, a listing that for a page.
+    """What bounds a request, in seconds: a call takes at most `last + attempt`, a listing that for a page.
 
-    `connect` and `read` are the longest waits of one try; `last` is when the last one begins at the latest, counted
-    from the first. `wait` is the pause after the first; it doubles with each, and chance shortens it by up to half.
+    One try takes at most `attempt`, from the name of the endpoint to the last byte of the answer; of that a connection
+    takes at most `connect`, and TLS on it as much. `last` is when the last try begins at the latest, counted from the
+    first. `wait` is the pause after the first; it doubles with each, and chance shortens it by up to half.
     """
 
     connect: float = 1.5  # to each address that the endpoint's name has
-    read: float = 2.5
+    attempt: float = 4.0
     last: float = 3.5
     wait: float = 0.2
 
@@ -138,13 +149,13 @@ class AWSStore(KeyStore):
         self._chance = chance
         self._session = _session(settings, limits)
         self._client: SecretsManagerClient | None = None
+        self._closed = False
         self._lock = threading.Lock()
-        self._probe = URLLib3Session(
-            # The stubs know less than botocore's own documentation.
-            verify=self._session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,  # type: ignore[arg-type]
-            proxies=get_environ_proxies(settings.endpoint),
-            timeout=(limits.connect, limits.read),  # type: ignore[arg-type]
-        )
+        self._try = threading.local()  # until when the try of this thread may send, once it has begun to
+        try:
+            self._connections = Connections(_context(self._session), clock=clock, connect=limits.connect)
+        except ValueError as e:
+            raise KeyStoreError(f"the proxy in the environment cannot be used: {e}") from e
         try:
             self.status()
         except BaseException:
@@ -220,16 +231,18 @@ class AWSStore(KeyStore):
     def status(self) -> float:
         """Send one request without credentials; any answer will do that is not the endpoint's own failure."""
         start = self._clock()
+        self._try.deadline = None
         try:
-            answer = self._probe.send(AWSRequest("GET", self._settings.endpoint).prepare())
+            status, _, _ = self._exchange("GET", self._settings.endpoint, (), None)
         except _TRANSPORT as e:
             raise _unreachable("status", e) from e
-        if answer.status_code >= 500:
-            raise KeyStoreError(f"status: {self._settings.endpoint} answers with {answer.status_code}; {_ENDPOINT}")
+        if status >= 500:
+            raise KeyStoreError(f"status: {self._settings.endpoint} answers with {status}; {_ENDPOINT}")
         return self._clock() - start
 
     def close(self) -> None:
-        self._probe.close()
+        self._closed = True
+        self._connections.close()
         with self._lock:
             if self._client is not None:
                 self._client.close()
@@ -278,6 +291,7 @@ class AWSStore(KeyStore):
         wait, repeated = self._limits.wait, False
         while True:
             client: SecretsManagerClient | None = None
+            self._try.deadline = None
             try:
                 client = self._connected()
                 return request(client, repeated)
@@ -297,6 +311,8 @@ class AWSStore(KeyStore):
         with self._lock:
             if self._client is None:
                 self._client = _client(self._session, self._settings, self._limits)
+                # What this returns is taken by the SDK for the answer, and nothing sent.
+                self._client.meta.events.register("before-send", self._send)  # type: ignore[arg-type]  # a stub's slip
             return self._client
 
     def _forget(self, client: SecretsManagerClient | None, error: Exception) -> None:
@@ -305,6 +321,62 @@ class AWSStore(KeyStore):
             with self._lock:
                 if self._client is client:
                     self._client = None
+
+    def _send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        """Send what the SDK has made, as it would itself but for the time and the size."""
+        method, url, body = request.method, request.url, request.body
+        assert method is not None
+        assert url is not None
+        assert isinstance(body, bytes)
+        status, headers, content = self._exchange(method, url, request.headers.items(), body)
+        return AWSResponse(url, status, HTTPHeaders.from_pairs(headers), _Body(content))
+
+    def _exchange(
+        self, method: str, url: str, headers: Iterable[tuple[str, str | bytes]], body: bytes | None
+    ) -> tuple[int, Sequence[tuple[str, str]], bytes]:
+        """Return status, headers and body of the answer to one request. Raises the SDK's errors."""
+        if self._closed:
+            raise ConnectionClosedError(endpoint_url=url)
+        if self._try.deadline is None:
+            self._try.deadline = self._clock() + self._limits.attempt
+        deadline: float = self._try.deadline
+        # The backend's times are the deadline; only the wait for a connection of the pool is still a length.
+        timeout = {"pool": deadline - self._clock(), "connect": deadline, "read": deadline, "write": deadline}
+        sent = [("Host", _host(url)), *headers]
+        try:
+            with self._connections.pool(url).stream(
+                method, url, headers=sent, content=body, extensions={"timeout": timeout}
+            ) as response:
+                received = bytearray()
+                for part in response.iter_stream():
+                    received += part
+                    if len(received) > MAX_ANSWER:
+                        raise _TooLong
+                got = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
+                return response.status, got, bytes(received)
+        except (httpcore.ConnectTimeout, httpcore.PoolTimeout) as e:
+            raise ConnectTimeoutError(endpoint_url=url, error=e) from e
+        except httpcore.TimeoutException as e:
+            raise ReadTimeoutError(endpoint_url=url, error=e) from e
+        except httpcore.ProxyError as e:
+            raise ProxyConnectionError(proxy_url="of the environment", error=e) from e
+        except httpcore.ConnectError as e:
+            if isinstance(e.__cause__, ssl.SSLError):
+                raise SSLError(endpoint_url=url, error=e) from e
+            raise EndpointConnectionError(endpoint_url=url, error=e) from e
+        except (httpcore.NetworkError, httpcore.ProtocolError) as e:
+            raise ConnectionClosedError(endpoint_url=url, error=e) from e
+
+
+class _Body(BytesIO):
+    """The body of an answer, for the SDK."""
+
+    def stream(self) -> Iterator[bytes]:
+        yield self.getvalue()
+
+
+class _TooLong(Exception):
+    """An answer of more than `MAX_ANSWER` bytes."""
 
 
 class _Malformed(Exception):
@@ -333,13 +405,31 @@ def _config(limits: Limits, *, tries: int) -> Config:
     # What would otherwise depend on the environment is set here as well.
     return Config(
         connect_timeout=limits.connect,
-        read_timeout=limits.read,
+        read_timeout=limits.attempt,
         retries={"mode": "standard", "total_max_attempts": tries},
-        max_pool_connections=CONNECTIONS,
         defaults_mode="legacy",  # type: ignore[arg-type]  # a stub's slip
         use_fips_endpoint=False,
         use_dualstack_endpoint=False,
     )
+
+
+def _context(session: botocore.session.Session) -> ssl.SSLContext:
+    """The client's side of TLS, with the authorities that the SDK would use."""
+    bundle = str(session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
+    try:
+        if Path(bundle).is_dir():
+            return ssl.create_default_context(capath=bundle)
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as e:  # ssl.SSLError is one
+        reason = "holds no valid PEM certificate" if isinstance(e, ssl.SSLError) else e.strerror
+        raise KeyStoreError(f"the authorities {bundle} of AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE: {reason}") from e
+
+
+def _host(url: str) -> str:
+    """Return the Host of a URL as the SDK has signed it: without the port if it is the scheme's own."""
+    parts = urlsplit(url)
+    default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    return parts.netloc.removesuffix(default) if default else parts.netloc
 
 
 def _value(answer: Mapping[str, object], name: str) -> bytes:

@@ -12,7 +12,6 @@ import httpcore
 
 from kes.keystore.deadline import Backend
 
-_CONNECT = 3.0  # seconds for a connection to stand, and for TLS on it
 _CONNECTIONS = 40  # at most, and kept: the server's 32 store threads, and what runs in the background
 _IDLE = 5.0  # seconds that a connection is kept without a request
 
@@ -20,16 +19,17 @@ _IDLE = 5.0  # seconds that a connection is kept without a request
 class Connections:
     """Pools of connections under `context`, on which no wait goes beyond a deadline (`kes.keystore.deadline`).
 
-    Raises `ValueError` for a proxy in the environment that cannot be used; its text has no password.
+    A connection must stand in `connect` seconds, and TLS on it in as many. Raises `ValueError` for a proxy in the
+    environment that cannot be used; its text has no password.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, clock: Callable[[], float]) -> None:
+    def __init__(self, context: ssl.SSLContext, *, clock: Callable[[], float], connect: float) -> None:
         settings: dict[str, Any] = {
             "ssl_context": context,
             "max_connections": _CONNECTIONS,
             "max_keepalive_connections": _CONNECTIONS,
             "keepalive_expiry": _IDLE,
-            "network_backend": Backend(clock=clock, connect=_CONNECT),
+            "network_backend": Backend(clock=clock, connect=connect),
         }
         proxies = getproxies()
         self._direct = httpcore.ConnectionPool(**settings)

@@ -35,6 +35,7 @@ MAX_ANSWER: Final = 2 << 20  # bytes of an answer; an entry has a few hundred
 MAX_LISTING: Final = 32 << 20  # bytes; Vault does not page
 
 _PAUSE = (1.0, 1.5)  # seconds between two tries, from and to
+_CONNECT = 3.0  # seconds for a connection to stand, and for TLS on it
 _MAX_REASON = 300  # characters of Vault's own words in an error
 _MAX_AUTHORITY = 1 << 20  # bytes of a file of authorities
 
@@ -123,7 +124,7 @@ class Client:
         self._closed = False
         context = _tls_context(settings)
         try:
-            self._connections = Connections(context, clock=clock)
+            self._connections = Connections(context, clock=clock, connect=_CONNECT)
         except ValueError as e:
             raise KeyStoreError(f"the proxy in the environment cannot be used: {e}") from e
 

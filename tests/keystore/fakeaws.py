@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import chain, repeat
 from typing import Any
 
 import boto3
@@ -51,13 +52,15 @@ class Request:
 class Fault:
     """What comes in place of moto's answer: another one, or, without a status, the end of the connection.
 
-    With `done` moto has handled the request before. With `held` the answer waits until that event.
+    With `done` moto has handled the request before. With `held` the answer waits until that event. `dribbled` is called
+    before each byte of an answer that begins with `body`, its head included, goes on with blanks, and has no end.
     """
 
     status: int = 0
     body: bytes = b""
     done: bool = False
     held: threading.Event | None = field(default=None, compare=False)
+    dribbled: Callable[[], object] | None = None
 
 
 def error(code: str, text: str = "", status: int = 400) -> Fault:
@@ -152,6 +155,11 @@ class FakeAWS:
                 b"".join(self._moto(environ, lambda *_: None))
         if fault.held is not None:
             fault.held.wait(20)
+        if fault.dribbled is not None:
+            with suppress(OSError):  # until the client has gone
+                for byte in chain(fault.body, repeat(0x20)):
+                    fault.dribbled()
+                    environ["werkzeug.socket"].sendall(bytes((byte,)))
         if not fault.status:
             _cut(environ["werkzeug.socket"])
         length = ("Content-Length", str(len(fault.body)))

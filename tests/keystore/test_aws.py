@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kes.keystore import PAGE, KeyExists, KeyNotFound, KeyStore, KeyStoreError, Unreachable, connect
-from kes.keystore.aws import MAX_SECRET, AWSStore, Limits
+from kes.keystore.aws import MAX_ANSWER, MAX_SECRET, AWSStore, Limits
 from kes.keystore.settings import AWSSettings
 from tests.keystore.fakeaws import REGION, FakeAWS, Fault, error
 from tests.keystore.test_every_store import *  # noqa: F403 - the suite, on the fixtures of this module
@@ -26,7 +26,7 @@ from tests.support import TIMEOUT, Server, start
 KEY, SECRET, TOKEN = "AKIDSTATIC", "hunter2secret", "hunter2token"
 SECTION = "keystore.aws.secretsmanager"
 LIMITS = Limits()
-SHORT = Limits(connect=1, read=0.2, last=0.1, wait=0.01)  # for an endpoint that says nothing
+SHORT = Limits(connect=0.2, attempt=0.2, last=0.1, wait=0.01)  # for an endpoint that says nothing
 Open = Callable[..., AWSStore]
 
 
@@ -594,7 +594,7 @@ def test_failure_that_stays(
 
 def test_time_limits() -> None:
     """However many tries there are, and with a value that is read back, they end in 10 s; the API's limit is 15 s."""
-    assert LIMITS.last + LIMITS.connect + 2 * LIMITS.read <= 10
+    assert LIMITS.last + LIMITS.attempt <= 10
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["stored", "not stored"])
@@ -713,6 +713,53 @@ def test_endpoint_that_says_nothing(aws: FakeAWS, open_store: Open, operation: s
         held.set()
     assert type(raised) is Unreachable
     assert "Read timeout" in str(raised)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, "GET"])
+@pytest.mark.parametrize(
+    "begun", [HEAD[:12], HEAD + b"X:", HEAD + b"Content-Length: 1000000\r\n\r\n"], ids=["status line", "header", "body"]
+)
+def test_endpoint_that_dribbles(aws: FakeAWS, open_store: Open, time: Time, operation: str, begun: bytes) -> None:
+    """An answer that comes byte by byte, each of them in time and all together not, ends with the time of the try."""
+    store = open_store()
+    before = time.now
+
+    def pass_time() -> None:
+        time.now += 0.01
+
+    aws.fail(operation, Fault(dribbled=pass_time, body=begun))
+    raised = failure({**calls(store), "GET": store.status}[operation])
+    assert type(raised) is Unreachable
+    assert "Read timeout" in str(raised)
+    assert time.now - before >= LIMITS.attempt
+
+
+def test_endless_answer(aws: FakeAWS, open_store: Open) -> None:
+    """An answer beyond all measure is not read to its end."""
+    store = open_store()
+    aws.fail("GetSecretValue", Fault(200, b" " * (MAX_ANSWER + 1)))
+    raised = failure(lambda: store.get("my-key"))
+    assert type(raised) is KeyStoreError
+    assert "an answer that is not AWS's (_TooLong)" in str(raised)
+
+
+def test_authorities_that_cannot_be_read(
+    aws: FakeAWS, open_store: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Authorities of the environment that are no certificates are an error, and never replaced by others."""
+    names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+    (tmp_path / "bad").write_text("no certificate")
+    for name in names:
+        with monkeypatch.context() as patch:
+            for each in names:
+                patch.delenv(each, raising=False)
+            patch.setenv(name, str(tmp_path / "missing"))
+            assert "missing of AWS_CA_BUNDLE" in str(failure(open_store))
+            patch.setenv(name, str(tmp_path / "bad"))
+            assert "holds no valid PEM certificate" in str(failure(open_store))
 
 
 # A whole server
