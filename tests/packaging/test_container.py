@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kes.cli.command import parse
 from kes.cli.table import ROOT as COMMANDS
@@ -19,6 +20,7 @@ from tests.support import TIMEOUT, start
 
 ROOT = Path(__file__).parents[2]
 HEALTH = ROOT / "etc" / "container" / "health.py"
+MANIFEST = ROOT / "etc" / "kubernetes" / "kes.yaml"
 OPEN = {"/v1/ready": {"skip_auth": "true"}}
 
 
@@ -56,6 +58,16 @@ def test_command() -> None:
     assert last("COPY") == "--from=build /opt/kes /opt/kes"
     assert last("STOPSIGNAL") == "SIGTERM"
     assert last("EXPOSE") == "7373"
+
+
+def test_kubernetes() -> None:
+    """The sample for Kubernetes runs the image's environment, as the user that the image has."""
+    (deployment,) = (d for d in yaml.safe_load_all(MANIFEST.read_text()) if d["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["python", *json.loads(last("ENTRYPOINT"))[1:], *json.loads(last("CMD"))]
+    assert last("ENV") == "PATH=/opt/kes/bin:$PATH"
+    assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == last("USER")
 
 
 def test_health_check_is_there() -> None:
