@@ -209,6 +209,7 @@ def _scene(folder: Path) -> Iterator[Scene]:
         (("client.crt", "client.key"), make_client_certificate(_APP, now)),
     ):
         for name, pem in zip(names, pems, strict=True):
+            (folder / name).touch(mode=0o600)  # a server warns of a key that everybody may read
             (folder / name).write_bytes(pem)
     for name, keys in (("config.yml", "keys"), ("old.yml", "keys"), ("new.yml", "new-keys")):
         (folder / name).write_text(_CONFIG.format(admin=_ADMIN.identity, app=_APP.identity, keys=keys))
