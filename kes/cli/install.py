@@ -38,6 +38,8 @@ _CHANGES: Final = {
 }  # states, and what a dry run says in their place
 _UNITS: Final = ("kes.service", "kes.socket", "kes@.service")
 _SNIPPETS: Final = ("sysusers.d/kes.conf", "tmpfiles.d/kes.conf")
+_LOCAL: Final = "/usr/local"
+_LOCAL_FISH: Final = "/etc/fish/completions/kes.fish"
 _PYTHON: Final = "/opt/kes/bin/python"  # in the units as they come
 # What the units keep from the server: ProtectHome=, PrivateTmp=.
 _HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108
@@ -71,7 +73,7 @@ def run(given: Given, terminal: Terminal) -> None:
     source = share.folder()
     if source is None:
         raise CommandError(f"the files that come with kes are not in '{sys.prefix}': install it there with pip")
-    prefix = "/usr/local" if here else "/usr"
+    prefix = _LOCAL if here else "/usr"
     sample = source / "etc" / "kes" / "config.yml"
     files = [*_own_files(source, prefix, root), _File(_CONFIG, _read(sample), keep=True)]
     if here:
@@ -105,7 +107,9 @@ def _own_files(source: Path, prefix: str, root: str) -> Iterator[_File]:
     for snippet in _SNIPPETS:
         yield _File(f"{prefix}/lib/{snippet}", _read(source / "systemd" / snippet))
     for name, made in share.generated():
-        yield _File(f"{prefix}/share/{name}", made.encode())
+        # fish looks below /usr/local only where XDG_DATA_DIRS says so, but always where an administrator adds to it.
+        path = _LOCAL_FISH if name == share.FISH and prefix == _LOCAL else f"{prefix}/share/{name}"
+        yield _File(path, made.encode())
 
 
 def _read(path: Path) -> bytes:

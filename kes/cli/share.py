@@ -13,11 +13,12 @@ from typing import Final
 from kes.cli import man
 from kes.cli.completion import SCRIPTS
 
+FISH: Final = "fish/vendor_completions.d/kes.fish"
 # Where each shell looks for the completion of `kes`, below any `share` folder that it knows.
 _COMPLETIONS: Final = {
     "bash": "bash-completion/completions/kes",
     "zsh": "zsh/site-functions/_kes",
-    "fish": "fish/vendor_completions.d/kes.fish",
+    "fish": FISH,
 }
 _MARK: Final = Path("systemd", "kes.service")  # by which `folder` knows the right place
 

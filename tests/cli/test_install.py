@@ -40,7 +40,8 @@ def expected(prefix: str) -> dict[str, str]:
     files |= {f"{prefix}/share/man/man1/{name}.1": text for name, text in man.pages()}
     files[f"{prefix}/share/bash-completion/completions/kes"] = SCRIPTS["bash"]
     files[f"{prefix}/share/zsh/site-functions/_kes"] = SCRIPTS["zsh"]
-    files[f"{prefix}/share/fish/vendor_completions.d/kes.fish"] = SCRIPTS["fish"]
+    fish = "etc/fish/completions" if prefix == "usr/local" else f"{prefix}/share/fish/vendor_completions.d"
+    files[f"{fish}/kes.fish"] = SCRIPTS["fish"]
     return files
 
 
@@ -269,11 +270,31 @@ class TestOnAMachine:
         assert "ran          systemd-sysusers /usr/local/lib/sysusers.d/kes.conf\n" in first
         assert "systemctl enable --now kes.socket kes.service" in first
         assert "    systemctl daemon-reload\n" in first  # left to do: no service manager runs here
-        folders, user, unit = there.split("\n", 2)[:2], there.split("\n")[2], there
+        made = {line.split()[1] for line in first.splitlines() if line.startswith("created ")}
+        assert made == {"/etc/kes", *(f"/{name}" for name in expected("usr/local"))}
+        *folders, user, unit = there.split("\n", 3)
         assert folders == ["/etc/kes root:kes 750", "/var/lib/kes kes:kes 700"]
         assert user.endswith(":Key-encryption server:/var/lib/kes:/usr/sbin/nologin")
-        assert expected("usr/local")["usr/local/lib/systemd/system/kes.service"] in unit
+        assert unit == expected("usr/local")["usr/local/lib/systemd/system/kes.service"]
         assert "Everything is in place: nothing was changed.\n" in second
+
+    def test_folders_of_another_server(self, machine: Machine) -> None:
+        """Folders that are there get the owner and mode that the units need; what is in them is as it was."""
+        result = machine.run("""
+            mkdir -m 0755 /etc/kes /var/lib/kes
+            echo mine > /etc/kes/config.yml
+            chmod 0604 /etc/kes/config.yml
+            kes install > /run/shown
+            stat -c '%n %U:%G %a' /etc/kes /etc/kes/config.yml /var/lib/kes
+            cat /etc/kes/config.yml
+        """)
+        assert result.status == 0, result
+        assert result.text.splitlines() == [
+            "/etc/kes root:kes 750",
+            "/etc/kes/config.yml root:root 604",
+            "/var/lib/kes kes:kes 700",
+            "mine",
+        ]
 
     def test_service_manager_is_told(self, machine: Machine) -> None:
         """Where systemd runs, it is told to read its units; if that fails, one line says so, and nothing is undone."""
