@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import chdir
+from contextlib import chdir, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -220,12 +220,9 @@ def makeService(options: Options) -> KESService:
     globalLogPublisher.addObserver(early)
     environ = dict(os.environ)
     twistd: Any = options.parent
-    folder = "." if twistd is None else twistd["rundir"]
     try:
-        if not Path(folder).is_dir():
-            raise StartError(f"--rundir: {folder!r} is no directory")
         # Relative paths of the config file mean the same now as on a reload, when twistd has changed to its --rundir.
-        with chdir(folder):
+        with nullcontext() if twistd is None else _rundir(twistd["rundir"]):
             parts = load(options.arguments, environ)
         console = _console(on_terminal=options.on_terminal)
         service = KESService(cast(Reactor, reactor), options.arguments, environ, parts, console)
@@ -239,6 +236,12 @@ def makeService(options: Options) -> KESService:
         globalLogPublisher.removeObserver(early)
     early.replayTo(service.error_log)
     return service
+
+
+def _rundir(folder: str) -> chdir[str]:
+    if not Path(folder).is_dir():
+        raise StartError(f"--rundir: {folder!r} is no directory")
+    return chdir(folder)
 
 
 def _complain(label: str, text: str, severity: int) -> None:

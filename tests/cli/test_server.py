@@ -231,6 +231,13 @@ def has_ipv6() -> bool:
     return True
 
 
+def without_roots_rights(command: list[str]) -> list[str]:
+    """A command that is bound by the modes of files, also where root runs the tests."""
+    if os.geteuid() == 0:
+        return [require_tool("setpriv"), "--bounding-set=-dac_override,-dac_read_search", *command]
+    return command
+
+
 class TestRefused:
     def test_nothing_given(self, tmp_path: Path) -> None:
         """Without --dev and --config one line names both."""
@@ -258,11 +265,18 @@ class TestRefused:
         keys = tmp_path / "keys"
         config = write_config(tmp_path)
         keys.mkdir(mode=0o500)
-        command = [KES, "server", "--addr", "127.0.0.1:0", "--config", str(config)]
-        if os.geteuid() == 0:  # who may write everywhere, unless that is taken away
-            command = [require_tool("setpriv"), "--bounding-set=-dac_override,-dac_read_search", *command]
+        command = without_roots_rights([KES, "server", "--addr", "127.0.0.1:0", "--config", str(config)])
         line = error_line(run(*command, cwd=tmp_path))
         assert line == f"cannot open the key store: key store directory '{keys}': Permission denied"
+
+    def test_folder_that_cannot_be_entered(self, tmp_path: Path) -> None:
+        """Where it is started is no matter, as when another user's shell stands in its own folder."""
+        folder = tmp_path / "private"
+        folder.mkdir()
+        command = without_roots_rights([KES, "server", "--dev", "--addr", "127.0.0.1:0"])
+        with Server(["sh", "-c", 'chmod 0 . && exec "$@"', "sh", *command], cwd=folder) as server:
+            server.wait_for(READY)
+        folder.chmod(0o700)
 
     def test_interrupted_early(self, tmp_path: Path) -> None:
         """Ctrl-C while the server starts ends it with status 130 and no traceback."""
