@@ -426,10 +426,10 @@ def _context(session: botocore.session.Session) -> ssl.SSLContext:
 
 
 def _host(url: str) -> str:
-    """Return the Host of a URL as the SDK has signed it: without the port if it is the scheme's own."""
+    """Return the Host of a URL as the SDK has signed it: in lower case, without the port if it is the scheme's own."""
     parts = urlsplit(url)
     default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
-    return parts.netloc.removesuffix(default) if default else parts.netloc
+    return parts.netloc.lower().removesuffix(default)
 
 
 def _value(answer: Mapping[str, object], name: str) -> bytes:

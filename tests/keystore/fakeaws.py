@@ -141,6 +141,7 @@ class FakeAWS:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = BytesIO(body)
         headers = {name[5:].lower().replace("_", "-"): text for name, text in environ.items() if name[:5] == "HTTP_"}
+        headers["content-type"] = environ.get("CONTENT_TYPE", "")
         operation = headers.get("x-amz-target", "").rpartition(".")[2]
         request = Request(environ["REQUEST_METHOD"], operation, headers, body)
         with self._lock:

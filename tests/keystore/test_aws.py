@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
+import re
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ import pytest
 from kes.keystore import PAGE, KeyExists, KeyNotFound, KeyStore, KeyStoreError, Unreachable, connect
 from kes.keystore.aws import MAX_ANSWER, MAX_SECRET, AWSStore, Limits
 from kes.keystore.settings import AWSSettings
-from tests.keystore.fakeaws import REGION, FakeAWS, Fault, error
+from tests.keystore.fakeaws import REGION, FakeAWS, Fault, Request, error
 from tests.keystore.test_every_store import *  # noqa: F403 - the suite, on the fixtures of this module
 from tests.keystore.test_every_store import CURRENT, LEGACY, Plant, Traits, walk
 from tests.support import TIMEOUT, Server, start
@@ -735,6 +739,40 @@ def test_endpoint_that_dribbles(aws: FakeAWS, open_store: Open, time: Time, oper
     assert type(raised) is Unreachable
     assert "Read timeout" in str(raised)
     assert time.now - before >= LIMITS.attempt
+
+
+def signature(request: Request, secret: str) -> str:
+    """The signature that a request must have, as AWS's documentation of Signature Version 4 has it."""
+
+    def sign(key: bytes, text: str) -> bytes:
+        return hmac.digest(key, text.encode(), "sha256")
+
+    pattern = r"Credential=[^/]*/((\d+)/([^/]*)/([^/]*)/aws4_request), SignedHeaders=([^,]*),"
+    found = re.search(pattern, request.headers["authorization"])
+    assert found is not None
+    scope, day, region, service, names = found.groups()
+    lines = [f"{name}:{request.headers[name]}\n" for name in names.split(";")]
+    canonical = f"{request.method}\n/\n\n{''.join(lines)}\n{names}\n{hashlib.sha256(request.body).hexdigest()}"
+    hashed = hashlib.sha256(canonical.encode()).hexdigest()
+    text = f"AWS4-HMAC-SHA256\n{request.headers['x-amz-date']}\n{scope}\n{hashed}"
+    key = f"AWS4{secret}".encode()
+    for part in (day, region, service, "aws4_request"):
+        key = sign(key, part)
+    return sign(key, text).hex()
+
+
+def test_what_is_sent_is_what_was_signed(aws: FakeAWS, open_store: Open) -> None:
+    """Each request has the signature of its headers and body: nothing is changed on the way to the wire."""
+    for call in calls(open_store(token=TOKEN)).values():
+        with suppress(KeyStoreError):
+            call()
+    signed = [request for request in aws.requests if request.operation]
+    assert {request.operation for request in signed} == set(OPERATIONS)
+    for request in signed:
+        names = re.search(r"SignedHeaders=([^,]*)", request.headers["authorization"])
+        assert names is not None
+        assert {"host", "x-amz-date", "x-amz-security-token", "x-amz-target"} <= set(names[1].split(";"))
+        assert request.headers["authorization"].endswith(f"Signature={signature(request, SECRET)}")
 
 
 def test_endless_answer(aws: FakeAWS, open_store: Open) -> None:
