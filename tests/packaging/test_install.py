@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -17,7 +16,8 @@ import pytest
 from kes.cli import man
 from kes.cli.completion import SCRIPTS
 from tests.machine import own_machine
-from tests.support import Server, require_tool, run
+from tests.packaging.build import build, copy_checkout, python
+from tests.support import Server, run
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = "twisted/plugins/kes_plugin.py"
@@ -48,32 +48,11 @@ esac
 """
 
 
-def python(folder: Path, *arguments: str) -> str:
-    result = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what git would hand over, as a repository with one commit: building leaves files behind."""
-    git = require_tool("git")
+    """What git would hand over, as a repository with one commit."""
     folder = tmp_path_factory.mktemp("checkout")
-    listed = run(git, "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
-    if listed.returncode == 0:
-        names = listed.stdout.rstrip("\0").split("\0")
-    else:  # an unpacked source archive
-        files = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
-        names = [str(path) for path in files if path.parts[0] != ".venv"]
-    for name in names:
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    for command in (("init", "-q"), ("add", "-A"), (*identity, "commit", "-q", "--no-verify", "-m", "all")):
-        subprocess.run([git, *command], cwd=folder, check=True)
+    copy_checkout(folder)
     return folder
 
 
@@ -87,13 +66,7 @@ def built(checkout: Path, commit: str) -> tuple[Path, Path]:
     """The source archive, and the wheel made of it, as a build front end makes them."""
     out = checkout.parent / "built"
     out.mkdir(exist_ok=True)
-    backend = "import sys; from setuptools import build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
-    sdist = out / python(checkout, "-c", backend, "build_sdist", str(out)).splitlines()[-1]
-    with tarfile.open(sdist) as archive:
-        archive.extractall(out, filter="data")
-    source = out / sdist.name.removesuffix(".tar.gz")
-    wheel = out / python(source, "-c", backend, "build_wheel", str(out)).splitlines()[-1]
-    return sdist, wheel
+    return build(checkout, out)
 
 
 def test_source_archive(built: tuple[Path, Path], checkout: Path) -> None:
