@@ -16,6 +16,7 @@ dev: install
 # Everything that CI runs, in the order of how soon it fails. A file stays with one worker: its server is started once.
 test: install check
 	$(BIN)/python -m tests.openbao.build
+	$(BIN)/python -m tests.boot.image
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: install
