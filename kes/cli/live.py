@@ -11,6 +11,7 @@ import re
 import select
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -48,6 +49,8 @@ def endless() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # a second one must not cut short what the first has begun
+        # It may come when the client has made a coroutine and not yet begun with it, of which Python would tell.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         raise _Stop
 
     def lost(_number: int, _frame: FrameType | None) -> None:

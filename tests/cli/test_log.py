@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from kes.identity import APIKey
 from tests.cli.live import fake_server, in_pipe, in_terminal, screen
 from tests.cli.run import environment, kes
-from tests.support import ADMIN, APP, KES, STRANGER, TIMEOUT, Server, start
+from tests.support import ADMIN, APP, KES, STRANGER, TIMEOUT, Server, run, start
 
 HEADER = "Time        Status    Identity                IP                 API                               Latency"
 ESCAPE = "\x1b"
@@ -226,6 +227,15 @@ class TestTerminal:
 
 
 class TestEnd:
+    def test_signal_before_a_coroutine_has_begun(self, tmp_path: Path) -> None:
+        """Python has nothing to say of what the signal has kept from beginning."""
+        code = (
+            "import signal\nfrom kes.cli.live import endless\nasync def waiting(): pass\n"
+            "with endless():\n    made = waiting()\n    signal.raise_signal(signal.SIGINT)\n"
+        )
+        ended = run(sys.executable, "-c", code, cwd=tmp_path)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_signal(self, server: Server, folder: Path, number: signal.Signals) -> None:
         """SIGINT and SIGTERM are the normal end of a connected log."""
