@@ -66,6 +66,7 @@ def settings(given: Given, terminal: Terminal) -> Settings:
             api_key=given.text("api-key"),
             key_file=given.text("key-file"),
             cert_file=given.text("cert-file"),
+            ca_file=given.text("ca-file"),
             insecure=given.flag("insecure"),
             timeouts=Timeouts(min(usual.connect, seconds), min(usual.handshake, seconds), seconds),
         )
@@ -125,8 +126,8 @@ def _tls_hints(error: TLSError) -> Iterator[str]:
     match error.kind:
         case TLSProblem.UNKNOWN_ISSUER:
             yield (
-                "set SSL_CERT_FILE to a file with the certificate of the authority that issued the server's, or the "
-                "server's own; or skip the verification with -k"
+                "name a file with the certificate of the authority that issued the server's, or with the server's own, "
+                "by --ca-file or SSL_CERT_FILE; or skip the verification with -k"
             )
         case TLSProblem.NAME_MISMATCH if error.names:
             yield f"the server's certificate is for {', '.join(error.names)}"

@@ -68,6 +68,13 @@ CREDENTIALS = (
         variables=("MINIO_KES_CERT_FILE", "KES_CLIENT_CERT", "MINIO_KES_CLIENT_CERT", "MINIO_KMS_KES_CERT_FILE"),
     ),
     PASSWORD_FILE,
+    Option(
+        "ca-file",
+        "Trust the certificates in this PEM file, an authority's or the server's own, and no others. Default: the "
+        "system's authorities, or those of the environment.",
+        value="FILE",
+        variables=("SSL_CERT_FILE", "SSL_CERT_DIR"),
+    ),
     Option("insecure", "Do not verify the server's certificate.", short="k"),
     Option(
         "timeout",

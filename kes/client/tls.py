@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -161,14 +161,54 @@ def make_context(settings: Settings, me: Identification) -> ssl.SSLContext:
         context.hostname_checks_common_name = False
         context.verify_mode = ssl.CERT_REQUIRED
         if settings.ca_file:
-            try:
-                context.load_verify_locations(cadata=_read(settings.ca_file).decode("ascii"))
-            except (ssl.SSLError, ValueError):
-                raise ConfigurationError(f"{settings.ca_file}: holds no valid PEM certificate") from None
+            _trust(context, settings.ca_file)
         else:
-            context.load_default_certs()
+            _trust_system(context, settings.environ)
     me.load_into(context)
     return context
+
+
+def _trust_system(context: ssl.SSLContext, environ: Mapping[str, str]) -> None:
+    """Trust the system's authorities. SSL_CERT_FILE and SSL_CERT_DIR (folders, with colons between) replace them.
+
+    OpenSSL reads both variables by itself, but says nothing of a file that it cannot read, and of a folder it takes
+    only files whose names are hashes.
+    """
+    context.load_default_certs()
+    if file := environ.get("SSL_CERT_FILE"):
+        _trust(context, file, "SSL_CERT_FILE ")
+    if folders := environ.get("SSL_CERT_DIR"):
+        _trust_folders(context, folders.split(":"))
+
+
+def _trust_folders(context: ssl.SSLContext, folders: Sequence[str]) -> None:
+    """Trust the certificates in every file of these folders. Raises ConfigurationError if none can be listed.
+
+    Files without a certificate are passed over: such folders hold revocation lists and keys, too.
+    """
+    files: set[Path] = set()
+    failures = []
+    for folder in folders:
+        try:
+            files.update(path.resolve() for path in Path(folder).iterdir() if path.is_file())
+        except OSError as error:
+            failures.append(f"SSL_CERT_DIR {folder}: {error.strerror or error}")
+    if len(failures) == len(folders):
+        raise ConfigurationError(failures[0])
+    for file in files:
+        with suppress(ConfigurationError):
+            _trust(context, str(file))
+
+
+def _trust(context: ssl.SSLContext, path: str, variable: str = "") -> None:
+    """Trust the certificates of a PEM file; `variable` is what names it, for errors. Raises ConfigurationError."""
+    try:
+        blocks = _CERTIFICATE.findall(_read(path))  # alone: what stands between them need not be ASCII
+        context.load_verify_locations(cadata=b"\n".join(blocks).decode("ascii"))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{variable}{error}") from None
+    except (ssl.SSLError, ValueError):
+        raise ConfigurationError(f"{variable}{path}: holds no valid PEM certificate") from None
 
 
 def probing_context() -> ssl.SSLContext:

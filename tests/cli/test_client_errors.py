@@ -192,9 +192,12 @@ def test_unknown_issuer(server: Server, folder: Path) -> None:
     endpoint = f"127.0.0.1:{server.port}"
     error, hints = refused("ls", "-s", endpoint, folder=folder)
     assert error == f"tls: failed to verify the certificate of {endpoint}: self-signed certificate"
-    assert [("SSL_CERT_FILE" in hint, "-k" in hint) for hint in hints] == [(True, True)]
+    assert [("--ca-file or SSL_CERT_FILE" in hint, "-k" in hint) for hint in hints] == [(True, True)]
     trusting = {**KEY, "SSL_CERT_FILE": str(folder / "server.crt")}
     assert kes("ls", "-s", endpoint, cwd=folder, env=trusting).status == 0
+    ca_file = ("--ca-file", str(folder / "server.crt"))
+    assert kes("ls", "-s", endpoint, *ca_file, cwd=folder, env=KEY).status == 0
+    assert kes("status", "--server", endpoint, *ca_file, cwd=folder, env=KEY).status == 0
     assert kes("ls", "-s", endpoint, "-k", cwd=folder, env=KEY).status == 0
 
 

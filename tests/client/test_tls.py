@@ -71,6 +71,33 @@ def test_system_authorities(connect: Make, server: Server, monkeypatch: pytest.M
     connect(f"127.0.0.1:{server.port}").version()
 
 
+@pytest.mark.parametrize("name", ["authority.pem", "no-extension", ".hidden"])
+def test_folder_of_authorities(connect: Make, server: Server, tmp_path: Path, name: str) -> None:
+    """SSL_CERT_DIR takes every file of its folders, whatever its name, and passes over what is no certificate."""
+    folder = tmp_path / "authorities"
+    folder.mkdir()
+    (folder / name).write_bytes("# Größe\n".encode() + (server.folder / "server.crt").read_bytes())
+    (folder / "notes.txt").write_text("no certificate")
+    (folder / "dangling").symlink_to("nowhere")
+    environ = {"SSL_CERT_DIR": f"{tmp_path / 'missing'}:{folder}"}
+    connect(f"127.0.0.1:{server.port}", environ=environ).version()
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_unreadable_authorities(connect: Make, tmp_path: Path, variable: str) -> None:
+    """A file or folder of authorities that cannot be read is an error that names the variable and the path."""
+    with pytest.raises(ConfigurationError) as caught:
+        connect("127.0.0.1:1", environ={variable: str(tmp_path / "missing")})
+    assert str(caught.value) == f"{variable} {tmp_path / 'missing'}: No such file or directory"
+
+
+def test_authorities_without_certificate(connect: Make, tmp_path: Path) -> None:
+    """A file named by SSL_CERT_FILE that holds no certificate is an error."""
+    (tmp_path / "empty").write_text("nothing")
+    with pytest.raises(ConfigurationError, match=r"^SSL_CERT_FILE .*/empty: holds no valid PEM certificate$"):
+        connect("127.0.0.1:1", environ={"SSL_CERT_FILE": str(tmp_path / "empty")})
+
+
 def test_insecure(connect: Make, server: Server) -> None:
     """`insecure` takes any server."""
     connect(f"127.0.0.1:{server.port}", insecure=True).version()
