@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from kes.cli.command import Given
+from kes.cli.command import Given, shown
 from kes.cli.errors import CommandError
 from kes.cli.terminal import Terminal
 from kes.client import (
@@ -21,6 +21,8 @@ from kes.client import (
     ConnectionFailed,
     InvalidName,
     KESError,
+    KeyStoreFailed,
+    KeyStoreUnreachable,
     NotAllowed,
     PasswordRequired,
     ServerError,
@@ -92,14 +94,18 @@ def _is_encrypted(settings: Settings) -> bool:
 
 
 @contextmanager
-def attempt(client: Client, purpose: str = "") -> Iterator[None]:
-    """Turn the client's errors into the command's: `failed to <purpose>: …`, and hints."""
+def attempt(client: Client, purpose: str = "", key: str = "") -> Iterator[None]:
+    """Turn the client's errors into the command's: `failed to <purpose>: …`, and hints.
+
+    `key`: the key that the server's errors are about, if `purpose` does not name it.
+    """
     try:
         yield
     except KESError as error:
         # A name that is refused is in the message already.
         prefix = f"failed to {purpose}: " if purpose and not isinstance(error, InvalidName) else ""
-        raise CommandError(prefix + _message(error), *_hints(client, error)) from None
+        subject = f"key {shown(key)}: " if key and isinstance(error, ServerError) else ""
+        raise CommandError(prefix + subject + _message(error), *_hints(client, error)) from None
 
 
 def _message(error: KESError) -> str:
@@ -114,6 +120,8 @@ def _hints(client: Client, error: KESError) -> Iterator[str]:
             f"the identity {client.identity} was refused. The server's config has to allow this under "
             "policy.<name>.allow, and to name the identity under policy.<name>.identities"
         )
+    elif isinstance(error, KeyStoreFailed | KeyStoreUnreachable):
+        yield f"the reason is in the error log of the server {error.endpoint}"
     elif isinstance(error, TLSError):
         yield from _tls_hints(error)
     elif isinstance(error, ConnectionFailed) and any(

@@ -63,8 +63,9 @@ def import_(given: Given, terminal: Terminal) -> None:
 
 
 def info(given: Given, terminal: Terminal) -> None:
-    with connect(given, terminal) as client, attempt(client, "describe keys"):
-        key = client.describe_key(given.words[0])
+    name = given.words[0]
+    with connect(given, terminal) as client, attempt(client, "describe keys", name):
+        key = client.describe_key(name)
     if terminal.wants_json:
         terminal.json(
             {
@@ -87,7 +88,7 @@ def encrypt(given: Given, terminal: Terminal) -> None:
     name, message, *context = given.words
     associated = _context(context)
     plaintext = _standard_input() if message == "-" else os.fsencode(message)
-    with connect(given, terminal) as client, attempt(client, "encrypt message"):
+    with connect(given, terminal) as client, attempt(client, "encrypt message", name):
         ciphertext = client.encrypt(name, plaintext, associated)
     _print(terminal, ciphertext=ciphertext)
 
@@ -99,7 +100,7 @@ def decrypt(given: Given, terminal: Terminal) -> None:
         raise CommandError("--raw and --json exclude each other")
     associated = _context(context)
     ciphertext = _from_base64("ciphertext", _standard_input() if text == "-" else os.fsencode(text))
-    with connect(given, terminal) as client, attempt(client, "decrypt ciphertext"):
+    with connect(given, terminal) as client, attempt(client, "decrypt ciphertext", name):
         plaintext = client.decrypt(name, ciphertext, associated)
     if raw:
         terminal.write_bytes(plaintext)
@@ -110,7 +111,7 @@ def decrypt(given: Given, terminal: Terminal) -> None:
 def dek(given: Given, terminal: Terminal) -> None:
     name, *context = given.words
     associated = _context(context)
-    with connect(given, terminal) as client, attempt(client, "derive key"):
+    with connect(given, terminal) as client, attempt(client, "derive key", name):
         key = client.generate_key(name, associated)
     _print(terminal, plaintext=key.plaintext, ciphertext=key.ciphertext)
 

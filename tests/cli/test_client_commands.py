@@ -215,7 +215,7 @@ def test_key_info(run: Run, show: Callable[..., str]) -> None:
     info = document(run("key", "info", "described", "--json"))
     assert list(info) == ["name", "algorithm", "created_at", "created_by"]
     assert re.fullmatch(RFC3339, info["created_at"])
-    assert run("key", "info", "nobody").error == "failed to describe keys: key does not exist"
+    assert run("key", "info", "nobody").error == 'failed to describe keys: key "nobody": key does not exist'
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_encrypt_and_decrypt(run: Run, context: tuple[str, ...]) -> None:
     }
     assert run("key", "decrypt", "--raw", "two", ciphertext, *context).out == message.encode()
     assert run("key", "decrypt", "two", ciphertext, "b3RoZXI=").error == (
-        "failed to decrypt ciphertext: decryption failed: ciphertext is not authentic"
+        'failed to decrypt ciphertext: key "two": decryption failed: ciphertext is not authentic'
     )
 
 
@@ -284,7 +284,7 @@ def test_binary_message(run: Run) -> None:
 def test_huge_message(run: Run) -> None:
     """What no request can hold is an error: the server's words up to 2 MiB, and beyond that nothing is sent."""
     assert run("key", "encrypt", "two", "-", stdin=bytes(1 << 20)).error == (
-        "failed to encrypt message: request body is too large"
+        'failed to encrypt message: key "two": request body is too large'
     )
     assert run("key", "encrypt", "two", "-", stdin=bytes((2 << 20) + 1)).error == (
         "standard input is too large: a request holds at most 1 MiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import ssl
@@ -349,6 +350,34 @@ def test_unattended_password(server: Server, folder: Path, files: dict[str, str]
     )
     assert result.returncode == 1
     assert "KES_KEY_PASSWORD_FILE" in result.stderr
+
+
+def test_key_store_fails(folder: Path, tmp_path: Path) -> None:
+    """A failure of the key store is named with its key, and the hint says where its reason is."""
+    tls = {"key": str(folder / "server.key"), "cert": str(folder / "server.crt")}
+    with start(tmp_path, tls=tls, keystore={"fs": {"path": "keys"}}) as server:
+        endpoint = f"127.0.0.1:{server.port}"
+        shutil.rmtree(tmp_path / "keys")
+        for command, message in (
+            (("create", "k"), 'failed to create key "k": failed to create key'),
+            (("dek", "k"), 'failed to derive key: key "k": failed to read key'),
+            (("rm", "k"), 'failed to remove key "k": failed to delete key'),
+        ):
+            error, hints = refused("key", *command, "-k", "-s", endpoint, folder=folder)
+            assert (error, hints) == (message, [f"the reason is in the error log of the server {endpoint}"])
+
+
+_TOOL = "\"tool\" is not a kes command. See 'kes --help'."
+_FORMER = {
+    "init": "\"init\" is not a kes command. See 'kes --help'. Use 'kes identity new' for a key and certificate, and "
+    "'kes server --config FILE' to start a server",
+    "policy assign": "\"assign\" is not a policy command. See 'kes policy --help'. Identities are assigned in the "
+    "config file, under policy.<name>.identities",
+    "secret": "\"secret\" is not a kes command. See 'kes --help'. Secrets were removed: encrypt data with "
+    "'kes key encrypt'",
+    "--root": "unknown flag: --root. See 'kes server --help'. The admin's identity is in the config file: admin: "
+    "{identity: …}",
+}
 
 
 @pytest.mark.parametrize(
