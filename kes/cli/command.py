@@ -31,11 +31,15 @@ from typing import Final
 from kes.cli.errors import CommandError
 
 _TRUTH: Final = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
+_SIMILARITY: Final = 0.8  # of difflib; below it are words that somebody meant: `login` is no misspelling of `log`
 _MAX_SHOWN: Final = 64  # characters of a person's own text that an error repeats
 
 
 class NothingToDo(Exception):
-    """The command was given nothing to do: its usage goes to standard error, and the exit status is 2."""
+    """The command was given nothing to do: its usage goes to standard error, and the exit status is 2.
+
+    The text, if any, says what is missing.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,9 @@ class Command:
     description: tuple[str, ...] = ()  # paragraphs
     examples: tuple[tuple[str, str], ...] = ()  # what it does, command line
     aliases: tuple[str, ...] = ()
+    # Of the root: command lines of earlier versions, without `kes`, and of a command its former options, with the
+    # sentence that says what to use today.
+    former: Mapping[str, str] = field(default_factory=dict)
 
     def child(self, word: str) -> Command | None:
         return next((c for c in self.commands if word == c.name or word in c.aliases), None)
@@ -238,7 +245,7 @@ def parse(root: Command, arguments: Sequence[str]) -> Given:
     command = path[-1]
     strange = rest[1:2] if rest[:1] == ["--"] else rest[:1]
     if strange and command.commands and not command.arguments:
-        raise CommandError(unknown(path, strange[0]))
+        raise CommandError(unknown(path, strange[0], _replacement(path, rest)))
     values, words = _Reader(path).read([*options, *rest])
     given = Given(path, tuple(words), values)
     if given.help:
@@ -248,21 +255,35 @@ def parse(root: Command, arguments: Sequence[str]) -> Given:
     required = [a.name for a in command.arguments if not a.optional]
     if len(words) < len(required):
         if not words:
-            raise NothingToDo
+            raise NothingToDo(f"missing argument {required[0]}. {_see(path)}")
         raise CommandError(f"missing argument {required[len(words)]}. {_see(path)}")
     if len(words) > len(command.arguments) and not any(a.many for a in command.arguments):
-        raise CommandError(f"unexpected argument {shown(words[len(command.arguments)])}. {_see(path)}")
+        message = f"unexpected argument {shown(words[len(command.arguments)])}. {_see(path)}"
+        raise CommandError(message + _replacement(path, words))
     return given
 
 
-def unknown(path: Sequence[Command], word: str) -> str:
-    """The error for a word that names no command below the end of `path`, with the nearest that does."""
+def unknown(path: Sequence[Command], word: str, replacement: str = "") -> str:
+    """The error for a word that names no command below the end of `path`.
+
+    It ends with `replacement`, or else with the command that the word is most likely a misspelling of.
+    """
     from difflib import get_close_matches
 
     names = [name for c in path[-1].commands for name in (c.name, *c.aliases)]
-    near = get_close_matches(word, names, 1)
-    suggestion = f". Did you mean '{line_of(path)} {near[0]}'?" if near else ""
-    return f"{shown(word)} is not a {path[-1].name} command. {_see(path)}{suggestion}"
+    if not replacement and (near := get_close_matches(word, names, 1, _SIMILARITY)):
+        replacement = f". Did you mean '{line_of(path)} {near[0]}'?"
+    return f"{shown(word)} is not a {path[-1].name} command. {_see(path)}{replacement}"
+
+
+def _replacement(path: Sequence[Command], words: Sequence[str]) -> str:
+    """What to use instead of a command of an earlier version, as the end of an error; empty if it never was one."""
+    line = [*(command.name for command in path[1:]), *(word for word in words if not word.startswith("-"))]
+    for length in range(len(line), 0, -1):
+        replacement = path[0].former.get(" ".join(line[:length]))
+        if replacement is not None:
+            return f". {replacement}"
+    return ""
 
 
 def _see(path: Sequence[Command]) -> str:
@@ -298,7 +319,8 @@ class _Reader:
         name, equals, value = argument[2:].partition("=")
         option = HELP if name == HELP.name else self._command.option(name)
         if option is None:
-            raise self._error(f"unknown flag: --{_plain(name)}")
+            former = self._command.former.get(f"--{name}")
+            raise self._error(f"unknown flag: --{_plain(name)}", f". {former}" if former else "")
         if equals:
             self._set(option, value)
         elif option.value:
@@ -339,8 +361,8 @@ class _Reader:
             quoted = "<not shown>" if option.secret else shown(text)
             raise self._error(f'invalid argument {quoted} for "--{option.name}" flag: {error}') from None
 
-    def _error(self, message: str) -> CommandError:
-        return CommandError(f"{message}. {_see(self._path)}")
+    def _error(self, message: str, advice: str = "") -> CommandError:
+        return CommandError(f"{message}. {_see(self._path)}{advice}")
 
 
 def _truth(text: str) -> bool:

@@ -58,11 +58,13 @@ def _run(arguments: list[str]) -> int:
         status = _call(given, terminal)
         terminal.flush()
         return status
-    except NothingToDo:
+    except NothingToDo as error:
         from kes.cli.usage import render
 
         path, _, _ = find(ROOT, arguments)
         terminal.complain(render(path, terminal.error_style, terminal.width))
+        if str(error):
+            terminal.error(str(error))
         return 2
     except CommandError as error:
         terminal.error(str(error))

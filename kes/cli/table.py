@@ -142,6 +142,7 @@ _SERVER = Command(
         ("Try it out: keys in memory, gone at the end.", "kes server --dev"),
         ("Serve with a config file.", "kes server --config config.yml"),
     ),
+    former={"--root": "The admin's identity is in the config file: admin: {identity: …}"},
 )
 
 _PREFIX = Argument("PREFIX", "How the names begin. One * at the end means nothing.", optional=True)
@@ -565,6 +566,33 @@ _HELP = Command(
     arguments=(Argument("COMMAND", "The command's words.", optional=True, many=True),),
 )
 
+_POLICIES_IN_CONFIG = "Policies are in the config file, under policy.<name>"
+_IDENTITIES_IN_CONFIG = "Identities are assigned in the config file, under policy.<name>.identities"
+_NO_SECRETS = "Secrets were removed: encrypt data with 'kes key encrypt'"
+
+# Commands of guides for earlier versions of the original.
+_FORMER = {
+    "tool": "Use 'kes identity'",
+    "tool identity": "Use 'kes identity'",
+    "tool identity new": "Use 'kes identity new'",
+    "tool identity of": "Use 'kes identity of'",
+    "key derive": "Use 'kes key dek'",
+    "key generate": "Use 'kes key dek'",
+    "key delete": "Use 'kes key rm'",
+    "key describe": "Use 'kes key info'",
+    "log trace": "Use 'kes log'",
+    "init": "Use 'kes identity new' for a key and certificate, and 'kes server --config FILE' to start a server",
+    "policy add": _POLICIES_IN_CONFIG,
+    "policy assign": _IDENTITIES_IN_CONFIG,
+    "policy create": _POLICIES_IN_CONFIG,
+    "policy rm": _POLICIES_IN_CONFIG,
+    "policy delete": _POLICIES_IN_CONFIG,
+    "identity assign": _IDENTITIES_IN_CONFIG,
+    "identity forget": _IDENTITIES_IN_CONFIG,
+    "identity rm": _IDENTITIES_IN_CONFIG,
+    "secret": _NO_SECRETS,
+}
+
 ROOT = Command(
     "kes",
     "A key-encryption server, and its command line.",
@@ -589,4 +617,5 @@ ROOT = Command(
         _COMPLETION,
         _HELP,
     ),
+    former=_FORMER,
 )

@@ -385,6 +385,18 @@ _FORMER = {
     [
         (("key", "creat"), "\"creat\" is not a key command. See 'kes key --help'. Did you mean 'kes key create'?"),
         (("polcy",), "\"polcy\" is not a kes command. See 'kes --help'. Did you mean 'kes policy'?"),
+        (("init",), _FORMER["init"]),
+        (("tool", "identity", "new", "--key=a"), f"{_TOOL} Use 'kes identity new'"),
+        (("tool", "identity", "of", "a.crt"), f"{_TOOL} Use 'kes identity of'"),
+        (("tool",), f"{_TOOL} Use 'kes identity'"),
+        (("key", "derive", "k"), "\"derive\" is not a key command. See 'kes key --help'. Use 'kes key dek'"),
+        (("key", "derive", "k", "-k"), "\"derive\" is not a key command. See 'kes key --help'. Use 'kes key dek'"),
+        (("log", "trace"), "unexpected argument \"trace\". See 'kes log --help'. Use 'kes log'"),
+        (("policy", "assign", "p", "i"), _FORMER["policy assign"]),
+        (("secret", "create", "s"), _FORMER["secret"]),
+        (("login",), "\"login\" is not a kes command. See 'kes --help'"),
+        (("server", "--root", "abc"), _FORMER["--root"]),
+        (("server", "--root=abc"), _FORMER["--root"]),
         (("key", "create", "--jsno", "k"), "unknown flag: --jsno. See 'kes key create --help'"),
         (("policy", "info", "-z", "p"), "unknown shorthand flag: 'z' in -z. See 'kes policy info --help'"),
         (("ls", "-s"), "flag needs an argument: 's' in -s. See 'kes ls --help'"),
@@ -395,9 +407,22 @@ def test_mistyped(folder: Path, arguments: tuple[str, ...], message: str) -> Non
     assert refused(*arguments, folder=folder)[0] == message
 
 
-@pytest.mark.parametrize("command", [("key",), ("policy",), ("key", "create"), ("key", "decrypt"), ("policy", "show")])
-def test_nothing_to_do(folder: Path, command: tuple[str, ...]) -> None:
-    """A command without what it needs prints its usage on standard error, and the status is 2."""
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (("key",), ""),
+        (("policy",), ""),
+        (("key", "create"), "NAME"),
+        (("key", "decrypt"), "NAME"),
+        (("policy", "show"), "NAME"),
+        (("completion",), "SHELL"),
+    ],
+)
+def test_nothing_to_do(folder: Path, command: tuple[str, ...], missing: str) -> None:
+    """A command without what it needs prints its usage and the missing argument on standard error, with status 2."""
     result = kes(*command, cwd=folder, env=KEY)
     assert (result.status, result.out) == (2, b"")
-    assert f"kes {' '.join(command)}" in result.err
+    line = f"kes {' '.join(command)}"
+    assert line in result.err
+    last = result.err.splitlines()[-1]
+    assert (last == f"Error: missing argument {missing}. See '{line} --help'") == bool(missing)
