@@ -40,7 +40,7 @@ class Run(Protocol):
     """Calls a function in a thread.
 
     Cancelling the Deferred fires it with CancelledError at once. If no thread has begun with the call by then, it is
-    never made; otherwise it goes on to its end, and its outcome is dropped.
+    never made; otherwise it goes on to its end, and its outcome is dropped. RuntimeError: no thread is to be had.
     """
 
     def __call__(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Deferred[_T]: ...
@@ -207,6 +207,8 @@ class KeyCache:
 
     def _ended(self, result: _T | Failure) -> _T | Failure:
         self._running -= 1
+        if isinstance(result, Failure) and result.check(RuntimeError):
+            result = Failure(KeyStoreError(f"the call was not made: {result.value}"))
         if isinstance(result, Failure) and isinstance(result.value, Unreachable):
             self._went_down(result.value)
         self._close_if_idle()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs, globalLogPublisher
 from twisted.python.failure import Failure
@@ -113,6 +113,11 @@ class Threads:
         call.end()
 
 
+def no_thread(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+    """In place of `Threads.run`, where no thread can be started."""
+    return fail(RuntimeError("can't start new thread"))
+
+
 class World:
     """A cache and what is around it."""
 
@@ -179,6 +184,21 @@ def test_hit_touches_nothing() -> None:
     assert world.keys.peek("my-key") == key
     assert result_of(world.keys.get("my-key")) == key
     assert (world.store.calls, world.threads.calls, world.clock.getDelayedCalls()) == (calls, [], [])
+
+
+def test_no_thread_for_a_read() -> None:
+    """A read for which there is no thread fails, and leaves nothing behind: the next one works."""
+    world = World()
+    key = world.put()
+    run, world.keys._run = world.keys._run, no_thread
+    with pytest.raises(KeyStoreError, match="can't start new thread"):
+        result_of(world.keys.get("my-key"))
+    with pytest.raises(KeyStoreError):
+        result_of(world.keys.create("other", new_key()))
+    world.keys._run = run
+    assert result_of(world.keys.get("my-key")) == key
+    result_of(world.keys.create("other", new_key()))
+    assert result_of(world.keys.close()) is None
 
 
 def test_counters() -> None:

@@ -13,7 +13,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import FrameType
@@ -61,7 +61,8 @@ def endless() -> Iterator[None]:
     before = {n: signal.getsignal(n) for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
     # This one stays: it may come late, and is of no interest then.
     signal.signal(signal.SIGPIPE, lost)
-    threading.Thread(target=_watch_reader, args=(threading.get_ident(),), daemon=True).start()
+    with suppress(RuntimeError):  # the system allows no further thread: the next write finds that the reader has gone
+        threading.Thread(target=_watch_reader, args=(threading.get_ident(),), daemon=True).start()
     try:
         for number in before:
             signal.signal(number, stop)

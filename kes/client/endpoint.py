@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -112,9 +113,12 @@ def nearness(
         addresses[host] = resolve(host)
 
     hosts = {endpoint.host for endpoint in endpoints} - {"localhost"}
-    threads = [Thread(target=look_up, args=(host,), daemon=True) for host in hosts]
-    for thread in threads:
-        thread.start()
+    threads = []
+    for host in hosts:
+        thread = Thread(target=look_up, args=(host,), daemon=True)
+        with suppress(RuntimeError):  # the system allows no further thread: how near the host is stays unknown
+            thread.start()
+            threads.append(thread)
     deadline = time.monotonic() + RESOLVE_TIMEOUT
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

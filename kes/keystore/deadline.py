@@ -6,6 +6,7 @@ For httpcore, whose own timeouts bound each wait, and not all of them together. 
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import ssl
@@ -114,8 +115,12 @@ class _Names:
         with self._lock:
             running = self._running.get(name)
             if running is None:
-                running = self._running[name] = _LookUp()
-                threading.Thread(target=self._run, args=(name, running), name="kes-dns", daemon=True).start()
+                running = _LookUp()
+                try:
+                    threading.Thread(target=self._run, args=(name, running), name="kes-dns", daemon=True).start()
+                except RuntimeError as error:
+                    raise OSError(errno.EAGAIN, f"no thread can be started to look up the name: {error}") from None
+                self._running[name] = running
         if not running.over.wait(seconds):
             raise TimeoutError
         if running.failure is not None:

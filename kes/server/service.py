@@ -45,7 +45,7 @@ from kes.server.recorder import Recorder
 from kes.server.state import State
 from kes.server.systemd import Manager, SocketError, listening_socket
 from kes.server.tcp import Turn
-from kes.server.threads import Threads
+from kes.server.threads import NoThread, Threads
 from kes.server.tls import Context, ServerTLS, Stamp, TLSError, TLSFactory, stamp
 
 WATCH_INTERVAL = 5.0  # seconds between looks at the TLS files
@@ -288,7 +288,7 @@ class KESService(Service):
 
     def _keep(self, failure: Failure) -> None:
         self._metrics.reloads["config"].ended(well=False)
-        failure.trap(StartError)
+        failure.trap(StartError, NoThread)
         self._reload_failed = True
         log.error("the configuration is not reloaded, the old one stays: {error}", error=failure.value)
 
@@ -336,7 +336,8 @@ class KESService(Service):
         """Read the TLS files again if they have changed, or if it is time."""
         due = self._reactor.seconds() - self._read_at >= REREAD_INTERVAL
         looked = self._threads.run(_reread, self._parts, due)
-        return looked.addCallback(self._use_files, self._parts).addErrback(_log_defect)
+        used = looked.addCallback(self._use_files, self._parts)
+        return used.addErrback(_ignore_no_thread).addErrback(_log_defect)
 
     def _use_files(self, found: tuple[Stamp, Context | TLSError | None], seen: Parts) -> None:
         files, context = found
@@ -404,6 +405,11 @@ def _reread(parts: Parts, due: bool) -> tuple[Stamp, Context | TLSError | None]:
     except TLSError as error:
         # A stamp fails only where the files of `tls.ca` cannot be listed; that is reported once as well.
         return files, None if files == parts.stamp and not due else error
+
+
+def _ignore_no_thread(failure: Failure) -> None:
+    """The log says so already, and the next look is soon."""
+    failure.trap(NoThread)
 
 
 def _log_defect(failure: Failure) -> None:

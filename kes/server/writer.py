@@ -7,6 +7,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 MAX_BACKLOG = 16 * 1024 * 1024  # bytes
 GATHER = 0.005  # seconds that lines are gathered before they are written: each round takes the interpreter from others
@@ -46,7 +47,7 @@ class LineWriter:
         self.lost = 0
         self._writing = False
         self._broken = False
-        self._thread: threading.Thread | None = None
+        self._started = False  # the thread
 
     def line(self, line: bytes) -> None:
         """Queue a line, which ends in a newline. Never blocks."""
@@ -60,16 +61,24 @@ class LineWriter:
                 return
             self._lines.append(line)
             self._size += len(line)
-            if self._thread is None:
-                # A daemon: a reader that has stalled must not keep the process from ending.
-                self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
-                self._thread.start()
+            if not self._started:
+                self._start()
             elif not self._writing:
                 self._condition.notify_all()
+
+    def _start(self) -> None:
+        """Start the thread. Where the system allows no further one, the next line tries again."""
+        # A daemon: a reader that has stalled must not keep the process from ending.
+        thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+        with suppress(RuntimeError):
+            thread.start()
+            self._started = True
 
     def flush(self, timeout: float) -> None:
         """Wait until all lines are out, at most `timeout` seconds."""
         with self._condition:
+            if self._lines and not self._started:
+                self._start()
             self._condition.wait_for(lambda: self._broken or not (self._lines or self._writing), timeout)
 
     def _run(self) -> None:

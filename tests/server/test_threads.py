@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import LogLevel, capturedLogs
 
-from kes.server.threads import Threads
+from kes.server.threads import NoThread, Threads
 
 WAIT = 10.0  # seconds after which a test has failed; none waits so long otherwise
 
@@ -152,6 +153,55 @@ def test_call_after_stop(reactor: Reactor, threads: Threads) -> None:
     """After the stop a call fails at once: no one would ever make it."""
     threads.stop()
     assert isinstance(outcome(threads.run(str, 1)), CancelledError)
+
+
+class Refusing:
+    """Makes threads that cannot be started, like the system at its limit, as long as `refuse` is set."""
+
+    def __init__(self) -> None:
+        self.refuse = True
+
+    def __call__(self, **arguments: Any) -> threading.Thread:
+        thread = threading.Thread(**arguments)
+        if self.refuse:
+            thread.start = self._fail
+        return thread
+
+    def _fail(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+def test_no_thread_at_all(reactor: Reactor) -> None:
+    """Without any thread a call fails at once and is never made; the next one works as soon as a thread can start."""
+    factory, made = Refusing(), list[str]()
+    threads = Threads(reactor, thread=factory)
+    threads.start()
+    assert isinstance(outcome(threads.run(made.append, "first")), NoThread)
+    assert (threads.busy, threads.waiting) == (0, 0)
+    factory.refuse = False
+    second = threads.run(made.append, "second")
+    reactor.turn()
+    assert outcome(second) is None
+    assert made == ["second"]
+    threads.stop()
+
+
+def test_no_second_thread(reactor: Reactor) -> None:
+    """Where no further thread can be started, a call waits for one that there is."""
+    factory, free = Refusing(), threading.Event()
+    factory.refuse = False
+    threads = Threads(reactor, thread=factory)
+    threads.start()
+    first = threads.run(free.wait, WAIT)
+    factory.refuse = True
+    with capturedLogs() as events:
+        results = [threads.run(str, number) for number in range(3)]
+    assert [event["log_level"] for event in events] == [LogLevel.error]
+    free.set()
+    for _ in range(4):
+        reactor.turn()
+    assert [outcome(result) for result in (first, *results)] == [True, "0", "1", "2"]
+    threads.stop()
 
 
 def test_stuck_thread_does_not_hold_up_the_exit() -> None:

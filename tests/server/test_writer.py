@@ -143,6 +143,36 @@ def test_flush_gives_up() -> None:
     assert gate.written == [b"first\n"]
 
 
+def test_a_thread_that_cannot_start(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for which no thread can be started waits for the next one, which tries again."""
+    reader, writer = pipe
+    lines = LineWriter(to_descriptor(writer), Lost())
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        lines.line(b"first\n")
+    lines.line(b"second\n")
+    assert read(reader, 13) == b"first\nsecond\n"
+
+
+def test_a_thread_that_starts_at_the_flush(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no thread could write before is written at the flush."""
+    reader, writer = pipe
+    lines = LineWriter(to_descriptor(writer), Lost())
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        lines.line(b"line\n")
+    lines.flush(TIMEOUT)
+    assert read(reader, 5) == b"line\n"
+
+
 def test_flush_of_nothing() -> None:
     """With nothing to write there is no thread, and nothing to wait for."""
     before = threading.active_count()
