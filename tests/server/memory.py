@@ -262,8 +262,8 @@ class Forwarder:
 class House:
     """A server. `audit` has its audit events, `lines` the lines of its error log."""
 
-    def __init__(self, **timeouts: float) -> None:
-        self.reactor = Reactor()
+    def __init__(self, reactor: Any = None, **timeouts: float) -> None:
+        self.reactor = reactor or Reactor()
         self.threads = Threads()
         self.store = MemoryStore()
         self.audit: list[dict[str, Any]] = []

@@ -177,10 +177,10 @@ class Connection(Protocol):
             return
         self._rings_at = deadline
         delay = max(deadline - self._clock.seconds(), 0.0)
-        if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._ring)
-        else:
-            self._timer.reset(delay)
+        if self._timer is not None:
+            # Twisted's `reset` to an earlier time searches the timers of all connections.
+            self._timer.cancel()
+        self._timer = self._clock.callLater(delay, self._ring)
 
     def _ring(self) -> None:
         self._timer = None

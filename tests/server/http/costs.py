@@ -31,6 +31,6 @@ class Calls:
 COSTLY = {
     "a Deferred": Deferred.__init__.__code__,
     "a delayed call": Clock.callLater.__code__,
-    "a moved timer": DelayedCall.reset.__code__,
+    "a moved timer": DelayedCall.cancel.__code__,
     "a thread": threading.Thread.start.__code__,
 }
