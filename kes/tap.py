@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import chdir, nullcontext
 from pathlib import Path
@@ -211,6 +212,9 @@ def makeService(options: Options) -> KESService:
     """
     from twisted.internet import reactor
 
+    # Twisted's reactor counts seconds on the wall clock, and a step of it would stop all timers or ring them at once.
+    # Under `kes server` and `twistd` nothing has been scheduled yet.
+    cast(Reactor, reactor).seconds = time.monotonic  # type: ignore[method-assign]
     for warning in options.warnings():
         _complain("WARNING", warning, level.WARN)
     harden()

@@ -153,7 +153,11 @@ class FSStore(KeyStore):
         _sync_directory(self._directory)
 
     def _remove_abandoned(self) -> None:
-        """Remove the temporary files of processes that were killed; not those that another one writes just now."""
+        """Remove the temporary files of processes that were killed; not those that another one writes just now.
+
+        Files have wall-clock times only. A create takes milliseconds, so its file could look abandoned only if the
+        clock were set forward by more than `_ABANDONED` in the middle of it; the create would then fail.
+        """
         oldest = time.time() - _ABANDONED
         with os.scandir(self._directory) as entries:
             for entry in entries:

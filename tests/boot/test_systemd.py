@@ -105,6 +105,18 @@ def until(condition: Callable[[], bool], what: str) -> None:
         assert time.monotonic() < deadline, f"not in {TIMEOUT} s: {what}"
 
 
+def until_fed(unit: Unit, last: str = "") -> str:
+    """Wait until the watchdog's last ping is not the one of `last`; when it came, on the monotonic clock."""
+    times: list[str] = []
+
+    def is_new() -> bool:
+        times[:] = unit.show("WatchdogTimestampMonotonic")
+        return times[0] not in ("0", last)
+
+    until(is_new, f"a ping of {unit.name} after {last}")
+    return times[0]
+
+
 @pytest.fixture
 def kes(machine: BootedMachine) -> Unit:
     """kes.service, running with its usual config."""
@@ -299,6 +311,26 @@ def test_stuck_server(kes: Unit) -> None:
         where = machine.run("journalctl", "--output=cat", f"_SYSTEMD_INVOCATION_ID={before}")
         assert "Fatal Python error: Aborted" in where
     assert machine.run("ls", "/var/tmp/cores") == "sh\n"
+
+
+def test_clock_is_set(kes: Unit) -> None:
+    """When the wall clock is set, clients are answered and the watchdog is fed: the server is not restarted."""
+    machine = kes.machine
+    with drop_in(machine, "WatchdogSec=10s"):
+        kes.control("start")
+        before = kes.show("InvocationID", "NRestarts")
+        now = time.time()
+        try:
+            for seconds in (-8, -3600, 3600):
+                machine.run("date", "--set", f"@{now + seconds:.0f}")
+                fed = until_fed(kes)
+                assert exchange(machine)["refusal"] == 403
+                for _ in range(3):
+                    fed = until_fed(kes, fed)
+        finally:
+            machine.run("date", "--set", f"@{time.time():.0f}")
+        assert kes.show("InvocationID", "NRestarts") == before
+        assert exchange(machine)["refusal"] == 403
 
 
 def test_port_stays_open(machine: BootedMachine) -> None:
