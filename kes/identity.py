@@ -33,9 +33,14 @@ def of_certificate(der: bytes) -> Identity:
 
     Encoding a parsed key again could give other bytes, and so another identity. ValueError if it is no certificate.
     """
+    return of_public_key(public_key_of(der))
+
+
+def public_key_of(der: bytes) -> bytes:
+    """The DER SubjectPublicKeyInfo of a DER certificate. ValueError if it is no certificate."""
     at, end = _public_key(der)
     _, key_end = _element(der, at, end, 0x30)
-    return of_public_key(der[at:key_end])
+    return der[at:key_end]
 
 
 def is_ca(der: bytes) -> bool:

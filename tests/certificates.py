@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -28,7 +31,7 @@ class Made:
     """A certificate and its key."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: CertificateIssuerPrivateKeyTypes
 
     @property
     def der(self) -> bytes:
@@ -56,9 +59,14 @@ def make(
     since: datetime = NOW - DAY,
     until: datetime = NOW + DAY,
     extensions: Sequence[x509.ExtensionType] = (),
+    key: CertificateIssuerPrivateKeyTypes | None = None,
+    public_key: CertificatePublicKeyTypes | None = None,
 ) -> Made:
-    """A certificate, self-signed without an issuer; `ca=None` leaves the basic constraints out."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    """A certificate, self-signed without an issuer; `ca=None` leaves the basic constraints out.
+
+    `key` is on P-256 by default. `public_key` is put into the certificate in place of its own.
+    """
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
         x509.CertificateBuilder()
@@ -67,7 +75,7 @@ def make(
         .serial_number(x509.random_serial_number())
         .not_valid_before(since)
         .not_valid_after(until)
-        .public_key(key.public_key())
+        .public_key(public_key or key.public_key())
     )
     if ca is not None:
         builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
@@ -75,7 +83,10 @@ def make(
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
-    return Made(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+    signer = issuer.key if issuer else key
+    if isinstance(signer, Ed25519PrivateKey | Ed448PrivateKey):
+        return Made(builder.sign(signer, None), key)
+    return Made(builder.sign(signer, hashes.SHA256()), key)
 
 
 def key_usage(**allowed: bool) -> x509.KeyUsage:

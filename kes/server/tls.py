@@ -12,14 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL, crypto
 from OpenSSL.SSL import Connection
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, ITransport
@@ -32,55 +30,36 @@ from zope.interface import implementer
 from kes.certificate import PrivateKeyError, load_private_key
 from kes.errors import CertificateRequired, InvalidProxyRequest, TooManyCertificates
 from kes.filemode import key_file_warning
-from kes.identity import Identity, is_ca, of_certificate
+from kes.identity import Identity, is_ca
+from kes.server.admission import (
+    BAD_CERTIFICATE,
+    LONG_HANDSHAKE,
+    MALFORMED,
+    MAX_AUTHORITIES,
+    MAX_DEPTH,
+    NOT_FOR_CLIENTS,
+    TOO_LONG,
+    TOO_MANY,
+    Admission,
+    check_cost,
+    check_strength,
+    is_authority,
+    suits_clients,
+)
+from kes.server.http.limits import MAX_HANDSHAKE
 from kes.server.http.request import Peer
 from kes.server.metrics import HandshakeFailure
 from kes.server.records import read_records
+from kes.server.verification import LEAF_ONLY, Step, set_verify
 
 MAX_FILE: Final = 4 * 1024 * 1024  # bytes of a certificate, key or CA file
 MAX_FORWARDED: Final = 16 * 1024  # characters of a forwarded certificate
 _FORWARDED_REMEMBERED: Final = 1024  # forwarded certificates
 _FORWARDED_TTL: Final = 60.0  # seconds that their verification is remembered
-_MAX_DEPTH: Final = 8  # authorities between a client's certificate and the one trusted
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # TLS 1.2; all of TLS 1.3 are of this kind
 _PROTOCOLS: Final = (b"h2", b"http/1.1")
 
-# X509_V_ERR_… of OpenSSL's x509_vfy.h that a client's certificate runs into.
-_MALFORMED: Final = 1  # ours where OpenSSL found nothing: X509_V_ERR_UNSPECIFIED
-_TOO_LONG: Final = 22
-_NOT_FOR_CLIENTS: Final = 26
-_UNTRUSTED: Final = frozenset({2, 18, 19, 20, 21, 27})
-_REASONS: Final = {
-    1: "it is malformed",
-    2: "an issuer in its chain is not known",
-    7: "its signature is not its issuer's",
-    9: "it is not valid yet",
-    10: "it has expired",
-    18: "it is self-signed",
-    19: "its chain ends in an authority that is not trusted",
-    20: "its issuer is not known",
-    21: "its issuer is not known",
-    22: "its chain is too long",
-    24: "an issuer in its chain is no authority",
-    26: "it is not for client authentication",
-    66: "its key is too weak",
-    79: "an issuer in its chain is no authority",
-}
-
 _NO_CERTIFICATE: Final = "peer did not return a certificate"  # in OpenSSL's words
-
-# What the cryptography library and pyOpenSSL raise at a certificate; not all of it is a ValueError.
-_BAD_CERTIFICATE: Final = (
-    ValueError,
-    crypto.Error,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-
-# Clients come again with the certificate that they had. Few are remembered: whoever connects may send 100 KiB.
-_of_certificate = lru_cache(maxsize=128)(of_certificate)
-_is_ca = lru_cache(maxsize=128)(is_ca)
 
 log = Logger()
 
@@ -107,36 +86,6 @@ class Settings:
     optional: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Admission:
-    """What the verification of one connection's client certificate has found so far, and what that means."""
-
-    settings: Settings  # in force when the connection was made
-    error: int = 0  # X509_V_ERR_…, the first that came up; 0: none
-    identity: Identity | None = None  # None: no leaf was seen, or none that has an identity
-
-    @property
-    def granted(self) -> bool:
-        if self.identity is None:
-            return False
-        settings = self.settings
-        return not self.error or settings.auth is False or (settings.auth is None and self.identity in settings.pinned)
-
-    @property
-    def reason(self) -> str:
-        """Why it is not granted, for the operator."""
-        return _REASONS.get(self.error, f"verification error {self.error}")
-
-    @property
-    def remedy(self) -> str:
-        """What would let the certificate in, for the operator."""
-        if self.identity is None:
-            return "make the certificate anew"
-        first = "add its authority to tls.ca" if self.error in _UNTRUSTED else "replace the certificate"
-        other = "set tls.auth to off" if self.settings.auth else "assign the identity to a policy"
-        return f"{first}, or {other}"
-
-
 class TLSProtocol(TLSMemoryBIOProtocol):
     """A TLS connection that remembers what became of its client's certificate.
 
@@ -145,6 +94,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     """
 
     admission: Admission
+    _handshake_room = MAX_HANDSHAKE
 
     def makeConnection(self, transport: ITransport) -> None:
         # As Twisted does it, less that it copies the transport's interfaces, one by one and twice, for whoever may ask,
@@ -156,7 +106,13 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         self.wrappedProtocol.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._handshakeDone or self._appSendBuffer or self._lostTLSConnection:
+        if not self._handshakeDone:
+            data = self._continue_handshake(data)
+        if data:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        if self._appSendBuffer or self._lostTLSConnection:
             super().dataReceived(data)  # type: ignore[no-untyped-call]
             return
         connection = self._tlsConnection
@@ -167,6 +123,20 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         if not (content and complete):
             # Either something else than content has come, which may want an answer, or there is more to find.
             self._flushReceiveBIO()  # type: ignore[no-untyped-call]
+
+    def _continue_handshake(self, data: bytes) -> bytes:
+        """Give what was received to the handshake, as far as it may be so large; what is left after its end."""
+        data, rest = data[: self._handshake_room], data[self._handshake_room :]
+        self._handshake_room -= len(data)
+        if data:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+        if not rest or self._lostTLSConnection or self._aborted:
+            return b""
+        if not self._handshakeDone:
+            self.admission.error = LONG_HANDSHAKE
+            self.abortConnection()  # type: ignore[no-untyped-call]
+            return b""
+        return rest
 
 
 class TLSFactory(TLSMemoryBIOFactory):
@@ -191,7 +161,7 @@ def parse_certificates(pem: bytes, what: str) -> list[x509.Certificate]:
     """The certificates of a PEM text, at least one. TLSError names `what` held none."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except _BAD_CERTIFICATE:
+    except BAD_CERTIFICATE:
         raise TLSError(f"{what}: holds no valid PEM certificate") from None
 
 
@@ -259,8 +229,8 @@ class Context:
         mode = SSL.VERIFY_PEER
         if not settings.optional:
             mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        context.set_verify(mode, _verify)
-        context.set_verify_depth(_MAX_DEPTH)
+        set_verify(context, mode, verify)
+        context.set_verify_depth(LEAF_ONLY if settings.auth is False else MAX_DEPTH)
 
     @classmethod
     def load(cls, settings: Settings) -> Context:
@@ -278,7 +248,7 @@ class Context:
         self.expires = min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)
         try:
             names = list(own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-        except (x509.ExtensionNotFound, *_BAD_CERTIFICATE):
+        except (x509.ExtensionNotFound, *BAD_CERTIFICATE):
             names = []
         if not names:
             raise TLSError(
@@ -307,15 +277,28 @@ class Context:
 
     def verify_forwarded(self, certificate: x509.Certificate, untrusted: list[x509.Certificate]) -> Admission:
         """What a certificate that did not come by a handshake would have met with in one."""
-        identity = of_certificate(certificate.public_bytes(Encoding.DER))
-        admission = Admission(self.settings, _MALFORMED, identity)
-        # What is admitted whatever is wrong with it need not be verified.
-        if not admission.granted:
+        settings = self.settings
+        admission = Admission(settings.auth, settings.pinned)
+        leaf = certificate.public_bytes(Encoding.DER)
+        if not admission.examine(leaf):
+            return admission
+        if len(untrusted) > MAX_AUTHORITIES:
+            admission.error = TOO_MANY
+        elif settings.auth is not False:  # with `off` no chain is verified
             admission.error = self._error_of(certificate, untrusted)
+            if admission.error and admission.granted:
+                # As in a handshake, where its chain would be verified to the end.
+                admission.error = check_cost([leaf, *(issuer.public_bytes(Encoding.DER) for issuer in untrusted)])
         return admission
 
     def _error_of(self, certificate: x509.Certificate, untrusted: list[x509.Certificate]) -> int:
         """X509_V_ERR_… of a certificate; 0: none."""
+        try:
+            return check_strength([certificate]) or self._chain_error_of(certificate, untrusted)
+        except BAD_CERTIFICATE:
+            return MALFORMED
+
+    def _chain_error_of(self, certificate: x509.Certificate, untrusted: list[x509.Certificate]) -> int:
         chain = [crypto.X509.from_cryptography(issuer) for issuer in untrusted]
         leaf = crypto.X509.from_cryptography(certificate)
         try:
@@ -324,54 +307,37 @@ class Context:
             code: int = error.errors[0]
             return code
         # Beside the authorities in between there are the certificate and the one that is trusted.
-        if len(verified) > _MAX_DEPTH + 2:
-            return _TOO_LONG
-        if not _signs(certificate) or not all(_is_for_clients(link.to_cryptography()) for link in verified):
-            return _NOT_FOR_CLIENTS
-        return 0
+        if len(verified) > MAX_DEPTH + 2:
+            return TOO_LONG
+        links = [link.to_cryptography() for link in verified]
+        if not all(suits_clients(link, depth) for depth, link in enumerate(links)):
+            return NOT_FOR_CLIENTS
+        return check_strength(links)
 
 
-def _verify(connection: Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
-    """OpenSSL's verification callback: once for each error, then once for each good link, the leaf (depth 0) last.
+def verify(connection: Connection, step: Step) -> bool:
+    """Whether a handshake goes on: not after an error, unless the certificate is admitted in spite of it.
 
-    Errors above the leaf are noted and let pass, so that the decision falls at the leaf, whose identity is in the log
-    and may be pinned; the alert is then `internal_error`, as pyOpenSSL has no way to name another. A few checks come
-    after the leaf's: `ServerTLS.peer` looks again.
+    `ServerTLS.peer` looks again, in case that nobody has called this.
     """
     admission: Admission = connection.get_app_data().admission
-    if not ok and not admission.error:
-        admission.error = error
-    if depth > 0:
-        return True
-    if admission.identity is None:
-        try:
-            admission.identity = _of_certificate(_der(certificate))
-        except ValueError:
-            admission.error = _MALFORMED
-    return admission.granted
+    chain = step.chain() if step.error or admission.identity is None else []
+    if admission.identity is None and not admission.examine(chain[0]):
+        return False
+    if not step.error or (step.error == NOT_FOR_CLIENTS and _suits_clients(chain[step.depth], step.depth)):
+        return admission.granted
+    return admission.tolerate(step.error, chain)
+
+
+def _suits_clients(der: bytes, depth: int) -> bool:
+    try:
+        return suits_clients(x509.load_der_x509_certificate(der), depth)
+    except BAD_CERTIFICATE:
+        return False
 
 
 def _der(certificate: crypto.X509) -> bytes:
     return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
-
-
-# What OpenSSL asks of a client in a handshake (its purpose `sslclient`); pyOpenSSL cannot ask it elsewhere.
-
-
-def _signs(certificate: x509.Certificate) -> bool:
-    try:
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        return True
-    return usage.digital_signature or usage.key_agreement
-
-
-def _is_for_clients(certificate: x509.Certificate) -> bool:
-    try:
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return True
-    return ExtendedKeyUsageOID.CLIENT_AUTH in usages
 
 
 def _select_protocol(_connection: Connection, offered: list[bytes]) -> bytes | SSL._NoOverlappingProtocols:
@@ -404,7 +370,8 @@ class ServerTLS:
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> Connection:
         assert isinstance(protocol, TLSProtocol)
-        protocol.admission = Admission(self._context.settings)
+        settings = self._context.settings
+        protocol.admission = Admission(settings.auth, settings.pinned)
         connection = Connection(self._context.ssl, None)
         # Twisted sets it too, to the same, for its own callbacks.
         connection.set_app_data(protocol)
@@ -427,11 +394,15 @@ class ServerTLS:
             return None
         proven = _der(leaf)
         # On the server's side OpenSSL leaves the first out of the chain.
-        others = [_der(certificate) for certificate in connection.get_peer_cert_chain() or ()]
+        chain = connection.get_peer_cert_chain() or ()
+        if len(chain) > MAX_AUTHORITIES:
+            admission.error = TOO_MANY
+            return None
+        others = [_der(certificate) for certificate in chain]
         try:
-            leaves = [certificate for certificate in (proven, *others) if not _is_ca(certificate)]
+            leaves = [certificate for certificate in (proven, *others) if not is_authority(certificate)]
         except ValueError:
-            admission.identity, admission.error = None, _MALFORMED
+            admission.identity, admission.error = None, MALFORMED
             return None
         if len(leaves) > 1:
             return Peer(address, None, TooManyCertificates())
@@ -456,7 +427,7 @@ class ServerTLS:
             if len(leaves) != 1:
                 raise InvalidProxyRequest
             admission = self._context.verify_forwarded(leaves[0], authorities)
-        except _BAD_CERTIFICATE:
+        except BAD_CERTIFICATE:
             raise InvalidProxyRequest from None
         identity = admission.identity
         if identity is None or not admission.granted:

@@ -34,12 +34,12 @@ from zope.interface import implementer
 from kes.certificate import make_client_certificate, make_server_certificate
 from kes.errors import CertificateRequired, InvalidProxyRequest, TooManyCertificates
 from kes.identity import APIKey, of_certificate
+from kes.server.admission import Admission
 from kes.server.http.request import Peer
 from kes.server.metrics import HandshakeFailure
 from kes.server.tls import (
     MAX_FILE,
     MAX_FORWARDED,
-    Admission,
     Context,
     ServerTLS,
     Settings,
@@ -80,9 +80,9 @@ REPLACE = "replace the certificate"
 EXPIRED_MIDDLE = make("old middle", ROOT, ca=True, until=NOW - timedelta(hours=1))
 SERVER_MIDDLE = make("server middle", ROOT, ca=True, usages=[SERVER])
 NO_SIGNER = make("no signer", ROOT, ca=True, extensions=[key_usage(digital_signature=True)])
-UNKNOWN_CA, INTERNAL, EXPIRED = (
+ANY_MIDDLE = make("any middle", ROOT, ca=True, usages=[ANY])
+UNKNOWN_CA, EXPIRED = (
     "TLSV1_ALERT_UNKNOWN_CA",
-    "TLSV1_ALERT_INTERNAL_ERROR",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED",
 )
 PURPOSE = "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"
@@ -90,6 +90,9 @@ PURPOSE = "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"
 CASES = {
     "by the root": Case([make("leaf", ROOT)]),
     "for clients": Case([make("leaf", ROOT, usages=[CLIENT, SERVER], extensions=[key_usage(digital_signature=True)])]),
+    "for anything": Case([make("leaf", ROOT, usages=[ANY])]),
+    "for anything and servers": Case([make("leaf", ROOT, usages=[ANY, SERVER])]),
+    "by an authority for anything": Case([make("leaf", ANY_MIDDLE, usages=[ANY]), ANY_MIDDLE]),
     "version 1 style": Case([make("leaf", ROOT, ca=None)]),
     "by an authority sent along": Case([make("leaf", MIDDLE), MIDDLE]),
     "by an authority sent with its root": Case([make("leaf", MIDDLE), MIDDLE, ROOT]),
@@ -98,7 +101,7 @@ CASES = {
     "within the constraint": Case(
         [make("leaf", NARROW, extensions=[x509.SubjectAlternativeName([x509.DNSName("a.example.org")])])]
     ),
-    "nine authorities": Case(line(ROOT, 9), "its chain is too long", INTERNAL, REPLACE),
+    "nine authorities": Case(line(ROOT, 9), "its chain is too long", UNKNOWN_CA, REPLACE),
     "beyond the constraint": Case(
         [make("leaf", NARROW, extensions=[x509.SubjectAlternativeName([x509.DNSName("a.example.net")])])],
         "verification error 47",
@@ -108,26 +111,31 @@ CASES = {
     "missing authority": Case([make("leaf", MIDDLE)], "its issuer is not known", UNKNOWN_CA),
     "foreign authority": Case([make("leaf", FOREIGN)], "its issuer is not known", UNKNOWN_CA),
     "foreign authority sent along": Case(
-        [make("leaf", FOREIGN), FOREIGN], "its chain ends in an authority that is not trusted", INTERNAL
+        [make("leaf", FOREIGN), FOREIGN], "its chain ends in an authority that is not trusted", UNKNOWN_CA
     ),
     "the root's name": Case([make("leaf", make("root", ca=True))], "its signature is not its issuer's", "", REPLACE),
     "self-signed": Case([make("alone")], "it is self-signed", UNKNOWN_CA),
     "expired": Case([make("leaf", ROOT, until=NOW - timedelta(hours=1))], "it has expired", EXPIRED, REPLACE),
     "not yet": Case([make("leaf", ROOT, since=NOW + timedelta(hours=1))], "it is not valid yet", "", REPLACE),
     "for servers": Case([make("leaf", ROOT, usages=[SERVER])], "it is not for client authentication", PURPOSE, REPLACE),
-    "for anything": Case([make("leaf", ROOT, usages=[ANY])], "it is not for client authentication", PURPOSE, REPLACE),
+    "for anything but signatures": Case(
+        [make("leaf", ROOT, usages=[ANY], extensions=[key_usage(key_encipherment=True)])],
+        "it is not for client authentication",
+        PURPOSE,
+        REPLACE,
+    ),
     "for encryption": Case(
         [make("leaf", ROOT, extensions=[key_usage(key_encipherment=True)])],
         "it is not for client authentication",
         PURPOSE,
         REPLACE,
     ),
-    "expired authority": Case([make("leaf", EXPIRED_MIDDLE), EXPIRED_MIDDLE], "it has expired", INTERNAL, REPLACE),
+    "expired authority": Case([make("leaf", EXPIRED_MIDDLE), EXPIRED_MIDDLE], "it has expired", EXPIRED, REPLACE),
     "an authority for servers": Case(
-        [make("leaf", SERVER_MIDDLE), SERVER_MIDDLE], "it is not for client authentication", INTERNAL, REPLACE
+        [make("leaf", SERVER_MIDDLE), SERVER_MIDDLE], "it is not for client authentication", PURPOSE, REPLACE
     ),
     "an authority that may not sign": Case(
-        [make("leaf", NO_SIGNER), NO_SIGNER], "an issuer in its chain is no authority", INTERNAL, REPLACE
+        [make("leaf", NO_SIGNER), NO_SIGNER], "an issuer in its chain is no authority", UNKNOWN_CA, REPLACE
     ),
 }
 MODES = {"on": True, "default": None, "off": False}

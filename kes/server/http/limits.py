@@ -15,6 +15,7 @@ LINGER_TIMEOUT: Final = 2.0  # for a peer that still sends after its last answer
 CLOSE_TIMEOUT: Final = 30.0  # for the last answer to arrive, and for the peer's part in closing the connection
 STOP_TIMEOUT: Final = 1.0  # for running requests when the server stops (cli.md 5.2)
 
+MAX_HANDSHAKE: Final = 20 * 1024  # what a client sends before its TLS handshake is complete
 MAX_HEAD: Final = 32 * 1024  # request line and headers with the empty line at their end
 MAX_TARGET: Final = 8 * 1024  # the request line's target
 MAX_HEADERS: Final = 100
