@@ -46,7 +46,7 @@ from kes.server.admission import (
     is_authority,
     suits_clients,
 )
-from kes.server.http.limits import MAX_HANDSHAKE
+from kes.server.http.limits import MAX_HANDSHAKE, MAX_LATER_STEPS
 from kes.server.http.request import Peer
 from kes.server.metrics import HandshakeFailure
 from kes.server.records import read_records
@@ -59,6 +59,7 @@ _FORWARDED_TTL: Final = 60.0  # seconds that their verification is remembered
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # TLS 1.2; all of TLS 1.3 are of this kind
 _PROTOCOLS: Final = (b"h2", b"http/1.1")
 
+_NO_RENEGOTIATION: Final = 100  # the alert's number (RFC 5246, section 7.2)
 _NO_CERTIFICATE: Final = "peer did not return a certificate"  # in OpenSSL's words
 
 log = Logger()
@@ -95,6 +96,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
 
     admission: Admission
     _handshake_room = MAX_HANDSHAKE
+    _steps_left = MAX_LATER_STEPS
 
     def makeConnection(self, transport: ITransport) -> None:
         # As Twisted does it, less that it copies the transport's interfaces, one by one and twice, for whoever may ask,
@@ -105,11 +107,25 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         self.factory.registerProtocol(self)
         self.wrappedProtocol.makeConnection(self)
 
+    def handshake_step(self) -> None:
+        """OpenSSL took a step of a handshake. After the first handshake steps are bounded, as some write an answer."""
+        if self._handshakeDone:
+            self._steps_left -= 1
+
+    def renegotiation(self) -> None:
+        """The client has asked for a second handshake (TLS 1.2). No client of ours does."""
+        self._steps_left = -1
+
     def dataReceived(self, data: bytes) -> None:
         if not self._handshakeDone:
             data = self._continue_handshake(data)
         if data:
             self._receive(data)
+        if self._steps_left < 0 and not self._aborted:
+            log.info(
+                "closed the connection of {address}: it asks for new TLS handshakes or keys", address=host_of(self)
+            )
+            self.abortConnection()  # type: ignore[no-untyped-call]
 
     def _receive(self, data: bytes) -> None:
         if self._appSendBuffer or self._lostTLSConnection:
@@ -217,6 +233,7 @@ class Context:
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_cipher_list(_CIPHERS)
         context.set_alpn_select_callback(_select_protocol)
+        context.set_info_callback(_watch)
         self._use_own(cert, key)
         # With `auth: off` no authority is asked.
         if settings.auth is not False:
@@ -334,6 +351,15 @@ def _suits_clients(der: bytes, depth: int) -> bool:
         return suits_clients(x509.load_der_x509_certificate(der), depth)
     except BAD_CERTIFICATE:
         return False
+
+
+def _watch(connection: Connection, where: int, value: int) -> None:
+    """OpenSSL's information callback: called at each step of a handshake, after its end too, and at each alert."""
+    protocol: TLSProtocol = connection.get_app_data()
+    if where & SSL.SSL_CB_LOOP:
+        protocol.handshake_step()
+    elif where == SSL.SSL_CB_WRITE_ALERT and value & 0xFF == _NO_RENEGOTIATION:
+        protocol.renegotiation()
 
 
 def _der(certificate: crypto.X509) -> bytes:

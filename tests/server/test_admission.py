@@ -20,6 +20,7 @@ from kes.server.http.limits import MAX_HANDSHAKE
 from kes.server.tls import Context, ServerTLS, Settings, verify
 from kes.server.verification import Step, set_verify
 from tests.certificates import ANY, NOW, SERVER, Made, key_usage, make
+from tests.server.keyupdate import KeyUpdates
 from tests.server.test_tls import MODES, SERVER_CERT, SERVER_KEY, Server, escaped, logged, raw
 from tests.shapes import rsa_key, slow_rsa_key, tower
 
@@ -264,3 +265,49 @@ def test_many_authorities(mode: str, logged: list[str]) -> None:
     assert [line.partition(": ")[2].partition(": ")[2][:51] for line in logged] == [
         "more than 10 authorities are sent with it. To admit"
     ] * 2
+
+
+# What a client can make the server write without a request
+
+
+def test_renegotiation(logged: list[str]) -> None:
+    """The first attempt at a second handshake ends the connection (TLS 1.2)."""
+    using = client([make("leaf", ROOT)])
+    using.set_max_proto_version(SSL.TLS1_2_VERSION)
+    application, peer, turn = raw(ServerTLS(context(None)), using)
+    assert application.peer is not None
+    peer.renegotiate()
+    turn()
+    assert application.transport._aborted
+    assert logged == ["info: closed the connection of 192.0.2.7: it asks for new TLS handshakes or keys"]
+
+
+def test_key_updates(logged: list[str]) -> None:
+    """A client of TLS 1.3 may change keys now and then, and have the server do so, but not without end."""
+    using = client([make("leaf", ROOT)])
+    updates = KeyUpdates(using)
+    application, _, _ = raw(ServerTLS(context(None)), using)
+    tls = application.transport
+    written = tls.transport
+    written.clear()
+    sent = 0
+    while not tls._aborted:
+        tls.dataReceived(updates.record())
+        sent += 1
+        assert sent <= 41
+    assert sent > 32
+    assert len(written.value()) < 41 * 30
+    assert logged == ["info: closed the connection of 192.0.2.7: it asks for new TLS handshakes or keys"]
+
+
+def test_key_updates_in_one_read() -> None:
+    """However many come at once, the answers are no more than fit the read, and the connection ends."""
+    using = client([make("leaf", ROOT)])
+    updates = KeyUpdates(using)
+    application, _, _ = raw(ServerTLS(context(None)), using)
+    tls = application.transport
+    tls.transport.clear()
+    data = b"".join(updates.record() for _ in range(2000))
+    tls.dataReceived(data)
+    assert tls._aborted
+    assert len(tls.transport.value()) <= len(data)

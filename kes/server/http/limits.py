@@ -16,6 +16,7 @@ CLOSE_TIMEOUT: Final = 30.0  # for the last answer to arrive, and for the peer's
 STOP_TIMEOUT: Final = 1.0  # for running requests when the server stops (cli.md 5.2)
 
 MAX_HANDSHAKE: Final = 20 * 1024  # what a client sends before its TLS handshake is complete
+MAX_LATER_STEPS: Final = 200  # of a TLS handshake after the first one; a KeyUpdate (RFC 8446, section 4.6.3) takes 5
 MAX_HEAD: Final = 32 * 1024  # request line and headers with the empty line at their end
 MAX_TARGET: Final = 8 * 1024  # the request line's target
 MAX_HEADERS: Final = 100
