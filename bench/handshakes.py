@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography import x509
@@ -25,7 +26,7 @@ from kes.server.tls import ServerTLS
 from tests.certificates import Made, make
 from tests.server.test_admission import ROOT, client, context
 from tests.server.test_tls import Server
-from tests.shapes import rsa_key, slow_rsa_key, tower
+from tests.shapes import rsa_key, slow_rsa_key, small_certificate, tower
 
 ROUNDS = 25
 
@@ -39,6 +40,7 @@ def shapes() -> dict[str, list[Made]]:
     p384 = ec.generate_private_key(ec.SECP384R1())
     slow = slow_rsa_key(3072)
     small = make("a", key=Ed25519PrivateKey.generate(), ca=None)
+    smallest = replace(small, certificate=small_certificate(ec.SECP521R1()))
     constraints = x509.NameConstraints(names(400), None)
     many_names = x509.SubjectAlternativeName(names(1500))
     return {
@@ -52,6 +54,7 @@ def shapes() -> dict[str, list[Made]]:
         "10 x RSA-4096": tower(10, rsa_key(4096)),
         "80 small certificates": [make("leaf"), *[small] * 80],
         "200 small certificates": [make("leaf"), *[small] * 200],
+        "110 smallest with P-521": [make("leaf"), *[smallest] * 110],
         "1500 names, 400 constraints x 4": tower(
             4, rsa_key(2048), extensions=[constraints], leaf_extensions=[x509.SubjectAlternativeName(names(1500))]
         ),

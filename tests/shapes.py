@@ -9,10 +9,35 @@ from collections.abc import Sequence
 from functools import cache
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.certificates import Made, make
+
+_UNCOMPRESSED, _COMPRESSED = PublicFormat.UncompressedPoint, PublicFormat.CompressedPoint
+
+
+def small_certificate(curve: ec.EllipticCurve) -> x509.Certificate:
+    """The smallest certificate with a key on `curve`, whose point is compressed: to parse it takes a square root."""
+    key = ec.generate_private_key(curve).public_key()
+    whole, point = key.public_bytes(Encoding.X962, _UNCOMPRESSED), key.public_bytes(Encoding.X962, _COMPRESSED)
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    # Between the outer head, of 2 or 3 bytes, and the bit string's.
+    algorithm = spki[2 if spki[1] < 0x80 else 3 :].partition(whole)[0]
+    algorithm = algorithm[: 2 + algorithm[1]]
+    signed_by = _element(0x30, bytes.fromhex("06032b6570"))  # Ed25519
+    validity = _element(0x30, _element(0x17, b"250101000000Z"), _element(0x17, b"350101000000Z"))
+    public_key = _element(0x30, algorithm, _element(0x03, b"\0", point))
+    name = _element(0x30)
+    signed = _element(0x30, bytes.fromhex("020101"), signed_by, name, validity, name, public_key)
+    return x509.load_der_x509_certificate(_element(0x30, signed, signed_by, bytes.fromhex("030100")))
+
+
+def _element(tag: int, *content: bytes) -> bytes:
+    """A DER element of less than 256 bytes."""
+    body = b"".join(content)
+    return bytes((tag, len(body)) if len(body) < 0x80 else (tag, 0x81, len(body))) + body
 
 
 @cache
