@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from kes import errors, keystore
 from kes.api.answers import encode
+from kes.api.body import B, Body, body_decoder
 from kes.api.endpoint import Endpoint
 from kes.api.listing import ListEndpoint, continue_at, read_pattern
 from kes.crypto import KEY_SIZE, Algorithm, DecryptionError, Key
@@ -24,27 +25,27 @@ from kes.timestamp import format_rfc3339
 log = Logger()
 
 
-class ContextBody(msgspec.Struct):
+class ContextBody(Body):
     context: bytes | None = None
 
 
-class EncryptBody(msgspec.Struct):
+class EncryptBody(Body):
     plaintext: bytes | None = None
     context: bytes | None = None
 
 
-class DecryptBody(msgspec.Struct):
+class DecryptBody(Body):
     ciphertext: bytes | None = None
     context: bytes | None = None
 
 
-class HMACBody(msgspec.Struct):
+class HMACBody(Body):
     message: bytes | None = None
 
 
-class ImportBody(msgspec.Struct):
+class ImportBody(Body):
     key: bytes | None = None
-    cipher: str | None = None
+    cipher: str = ""
 
 
 class DataKeyAnswer(msgspec.Struct):
@@ -77,7 +78,6 @@ class ListAnswer(msgspec.Struct, omit_defaults=True):
 
 
 T = TypeVar("T")
-B = TypeVar("B", bound=msgspec.Struct)
 
 
 def store_error(failure: Failure, request: Request, message: str) -> APIError:
@@ -127,17 +127,13 @@ class Create(KeyEndpoint):
 
 
 class Import(Create):
-    _decode = staticmethod(msgspec.json.Decoder(ImportBody | None).decode)
+    read = staticmethod(body_decoder(ImportBody, errors.InvalidImportBody))
 
     def handle_key(self, request: Request, name: str) -> Deferred[bytes]:
-        try:
-            body = self._decode(request.body) or ImportBody()
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            # The reason could quote key material; the contract gives none either.
-            raise errors.InvalidImportBody from None
-        algorithm = Algorithm.parse(body.cipher) if body.cipher else None
+        body = self.read(request.body)
+        algorithm = Algorithm.parse(body.cipher)
         if algorithm is None:
-            raise errors.UnsupportedAlgorithm(body.cipher or "")
+            raise errors.UnsupportedAlgorithm(body.cipher)
         if body.key is None or len(body.key) != KEY_SIZE:
             raise errors.InvalidKeySize(str(algorithm))
         return self.store(request, name, algorithm, body.key)
@@ -147,25 +143,6 @@ class Delete(KeyEndpoint):
     def handle_key(self, request: Request, name: str) -> Deferred[bytes]:
         deleted = request.state.keys.delete(name).addCallback(lambda _: b"")
         return or_store_error(deleted, request, "failed to delete key")
-
-
-def body_reader(body_type: type[B], *, optional: bool = False) -> Callable[[bytes], B]:
-    """A function from a request's body to `body_type`. `optional`: an empty body means one without fields.
-
-    JSON's `null` for the whole body or for a field means the same as its absence. It raises InvalidBody without a
-    reason, for that could quote a plaintext.
-    """
-    decode = msgspec.json.Decoder(body_type | None).decode
-
-    def read(body: bytes) -> B:
-        if optional and not body:
-            return body_type()
-        try:
-            return decode(body) or body_type()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise errors.InvalidBody from None
-
-    return read
 
 
 class UseKey(KeyEndpoint, Generic[B]):
@@ -187,7 +164,7 @@ class UseKey(KeyEndpoint, Generic[B]):
 
 
 class Generate(UseKey[ContextBody]):
-    read = staticmethod(body_reader(ContextBody, optional=True))
+    read = staticmethod(body_decoder(ContextBody, errors.InvalidBody, optional=True))
 
     def use(self, key: Key, body: ContextBody) -> bytes:
         plaintext, ciphertext = key.secret.generate_data_key(body.context or b"")
@@ -195,14 +172,14 @@ class Generate(UseKey[ContextBody]):
 
 
 class Encrypt(UseKey[EncryptBody]):
-    read = staticmethod(body_reader(EncryptBody))
+    read = staticmethod(body_decoder(EncryptBody, errors.InvalidBody))
 
     def use(self, key: Key, body: EncryptBody) -> bytes:
         return encode(CiphertextAnswer(key.secret.encrypt(body.plaintext or b"", body.context or b"")))
 
 
 class Decrypt(UseKey[DecryptBody]):
-    read = staticmethod(body_reader(DecryptBody))
+    read = staticmethod(body_decoder(DecryptBody, errors.InvalidBody))
 
     def use(self, key: Key, body: DecryptBody) -> bytes:
         try:
@@ -213,7 +190,7 @@ class Decrypt(UseKey[DecryptBody]):
 
 
 class HMAC(UseKey[HMACBody]):
-    read = staticmethod(body_reader(HMACBody))
+    read = staticmethod(body_decoder(HMACBody, errors.InvalidBody))
 
     def use(self, key: Key, body: HMACBody) -> bytes:
         if key.hmac_key is None:

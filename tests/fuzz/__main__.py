@@ -9,7 +9,7 @@ from random import Random
 
 import atheris
 
-with atheris.instrument_imports(include=["kes.server.http", "hpack"]):
+with atheris.instrument_imports(include=["kes.server.http", "kes.api.body", "hpack"]):
     from tests.fuzz.mutation import MUTATORS
     from tests.fuzz.targets import TARGETS
 

@@ -29,6 +29,13 @@ _BITS = (
     b"\x20",
     b"\x40",
     b"\x82",
+    b'"',
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"\\",
+    b"null",
 )
 
 
@@ -81,4 +88,9 @@ def mutate_blocks(data: bytes, random: Random, mutate: Mutate = splice) -> bytes
 
 
 # By target. What changes the bytes of a part is left to the caller.
-MUTATORS: dict[str, Callable[..., bytes]] = {"h1": mutate_bytes, "h2": mutate_frames, "hpack": mutate_blocks}
+MUTATORS: dict[str, Callable[..., bytes]] = {
+    "h1": mutate_bytes,
+    "h2": mutate_frames,
+    "hpack": mutate_blocks,
+    "body": mutate_bytes,
+}

@@ -18,13 +18,17 @@ from typing import Any
 from zlib import crc32
 
 from hpack import Decoder, HPACKError
+from msgspec.structs import astuple
 
+from kes.api import keys
+from kes.api.body import Body, body_decoder
+from kes.errors import InvalidBody
 from kes.policy import Policy
 from kes.server.http import frames, limits
 from kes.server.http.frames import END_HEADERS, END_STREAM, ConnectionFault, StreamFault
 from kes.server.http.headers import Field, HeadDecoder, request_head
 from kes.server.http.syntax import ProtocolError
-from tests.server.memory import APP, House
+from tests.server.memory import APP, House, parse_answers, put
 
 OPENING = frames.PREFACE + frames.settings({})
 
@@ -32,7 +36,17 @@ Frame = tuple[int, int, int, bytes]  # type, flags, stream, payload
 
 # What answers the same to the same request at every time.
 _POLICY = Policy(
-    "fuzz", allow=("/version", "/v1/key/describe/*", "/v1/key/hmac/*", "/v1/key/list/*", "/v1/api", "/v1/log/error")
+    "fuzz",
+    allow=(
+        "/version",
+        "/v1/key/describe/*",
+        "/v1/key/hmac/*",
+        "/v1/key/decrypt/*",
+        "/v1/key/import/k",
+        "/v1/key/list/*",
+        "/v1/api",
+        "/v1/log/error",
+    ),
 )
 
 
@@ -212,12 +226,30 @@ def join_blocks(blocks: Iterable[bytes]) -> bytes:
     return b"".join(len(block).to_bytes(2, "big") + block for block in blocks)
 
 
+def _reader(body_type: type[Body]) -> Callable[[bytes], list[bytes | str]]:
+    """What a body has for each field of a type; None is the same as b""."""
+    read = body_decoder(body_type, InvalidBody)
+    return lambda data: [value or b"" for value in astuple(read(data))]
+
+
+_READERS = [_reader(body_type) for body_type in (keys.EncryptBody, keys.HMACBody, keys.ImportBody)]
+
+
+def body(data: bytes) -> None:
+    """A request's body. What follows the JSON value changes nothing; it also keeps msgspec from reading the value."""
+    for read in _READERS:
+        assert _outcome(read, data) == _outcome(read, data + b" x")
+    routes = ("hmac", "decrypt", "import")
+    said, _, _ = converse(None, [put(f"/v1/key/{route}/k", data) for route in routes], False)
+    assert len(parse_answers(said)) == len(routes)
+
+
 def _outcome(function: Callable[[Any], Any], argument: bytes | list[Field]) -> Any:
     """What a function returns, or the class and the state of what it may raise."""
     try:
         return function(argument)
-    except (ConnectionFault, StreamFault, ProtocolError, HPACKError) as error:
+    except (ConnectionFault, StreamFault, ProtocolError, HPACKError, InvalidBody) as error:
         return type(error), vars(error)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"h1": h1, "h2": h2, "hpack": hpack}
+TARGETS: dict[str, Callable[[bytes], None]] = {"h1": h1, "h2": h2, "hpack": hpack, "body": body}
