@@ -3,7 +3,8 @@ handler's result, synchronous or not, to the answer."""
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
@@ -44,14 +45,20 @@ def authenticate(request: Request) -> APIError | None:
 
 
 def _forwarded_address(request: Request) -> str | None:
-    """The client's IP address as a TLS proxy tells it; None if it tells none, or what is no plain IP address."""
+    """The client's IP address in a TLS proxy's header, without a port; None if there is no valid one."""
     values = request.getAllHeaders(b"x-forwarded-for")
     first = values[0].partition(b",")[0].strip(b" \t").decode("latin-1") if values else ""
     try:
+        if found := _WITH_PORT.fullmatch(first):
+            return str(IPv6Address(found[1]) if found[1] else IPv4Address(found[2]))
         # A scope (RFC 4007) may be any text.
         return str(ip_address(first)) if "%" not in first else None
     except ValueError:
         return None
+
+
+# The forms in RFC 7239, section 6: IPv6 in brackets, with or without a port, or IPv4 with a port.
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 
 
 class Endpoint(Resource):

@@ -144,7 +144,16 @@ ADDRESSES = {
     "empty": ("", "127.0.0.1"),
     "empty-entry": (", 192.0.2.9", "127.0.0.1"),
     "word": ("unknown", "127.0.0.1"),
-    "port": ("192.0.2.9:443", "127.0.0.1"),
+    "port": ("192.0.2.9:5678", "192.0.2.9"),
+    "port-of-first": ("192.0.2.9:5678, 203.0.113.5:80", "192.0.2.9"),
+    "brackets": ("[2001:DB8::9]", "2001:db8::9"),
+    "brackets-and-port": ("[2001:db8::9]:80", "2001:db8::9"),
+    "no-port": ("192.0.2.9:", "127.0.0.1"),
+    "port-in-words": ("192.0.2.9:http", "127.0.0.1"),
+    "two-ports": ("192.0.2.9:80:80", "127.0.0.1"),
+    "IPv4-in-brackets": ("[192.0.2.9]:80", "127.0.0.1"),
+    "open-bracket": ("[2001:db8::9", "127.0.0.1"),
+    "scope-in-brackets": ('[fe80::1%","identity":"me]:80', "127.0.0.1"),
     "number": ("192.0.2.256", "127.0.0.1"),
     "scope": ('fe80::1%","identity":"me', "127.0.0.1"),
     "not-ASCII": ("\u0661.1.1.1".encode().decode("latin-1"), "127.0.0.1"),
@@ -154,7 +163,8 @@ ADDRESSES = {
 
 @pytest.mark.parametrize("name", ADDRESSES)
 def test_forwarded_address(server: Server, name: str) -> None:
-    """The address is the first that the proxy tells, if that is an IP address and nothing else; or the proxy's own."""
+    """The client's address is the first one in the header. If that is no IP address, with or without a port, it is the
+    proxy's."""
     forwarded, address = ADDRESSES[name]
     headers = {HEADER: certificate(APP)} | ({} if forwarded is None else {"X-Forwarded-For": forwarded})
     assert server.client(PROXY).request("GET", f"/v1/key/describe/address-{name}", headers=headers).status == 403
