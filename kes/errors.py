@@ -74,7 +74,8 @@ class InvalidName(APIError):
     status = 400
 
     def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f"{kind} name '{name[:_MAX_QUOTED]}' is empty, too long or contains invalid characters")
+        what = kind if kind == "identity" else f"{kind} name"
+        super().__init__(f"{what} '{name[:_MAX_QUOTED]}' is empty, too long or contains invalid characters")
 
 
 class InvalidPattern(APIError):

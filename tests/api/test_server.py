@@ -100,3 +100,10 @@ def test_the_audit_stream(server: Server) -> None:
     assert event["request"]["identity"] == STRANGER.identity
     assert event["response"]["code"] == 403
     response.close()
+
+
+@pytest.mark.parametrize(("kind", "what"), [("key", "key name"), ("policy", "policy name"), ("identity", "identity")])
+def test_invalid_names(server: Server, kind: str, what: str) -> None:
+    """A name that can be no key's, policy's or identity's is quoted in the original's words."""
+    answer = server.client().request("GET", f"/v1/{kind}/describe/a.b")
+    assert (answer.status, answer.message) == (400, f"{what} 'a.b' is empty, too long or contains invalid characters")
