@@ -27,8 +27,9 @@ def test_body_limit() -> None:
 
 
 def test_authentication() -> None:
-    """Two routes need only a certificate; four may be opened to clients without one."""
-    assert {r.path for r in ROUTES if r.auth is Auth.CERTIFICATE} == {"/version", "/v1/identity/self/describe"}
+    """One route needs nothing, one only a certificate; four may be opened to clients without one."""
+    assert {r.path for r in ROUTES if r.auth is Auth.NONE} == {"/version"}
+    assert {r.path for r in ROUTES if r.auth is Auth.CERTIFICATE} == {"/v1/identity/self/describe"}
     assert {r.path for r in ROUTES if r.may_skip_auth} == {"/v1/ready", "/v1/status", "/v1/metrics", "/v1/api"}
 
 

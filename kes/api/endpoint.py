@@ -97,10 +97,13 @@ class Endpoint(Resource):
         if request.method not in self._methods:
             request.refusal = MethodNotAllowed(request.method, route.method, b", ".join(self._methods))
         elif not settings.skip_auth:
-            if refusal is None and route.auth is Auth.POLICY:
-                assert request.identity is not None
-                if not request.state.allows(request.identity, request.path):
-                    refusal = NotAllowed()
+            if route.auth is Auth.POLICY:
+                if refusal is None:
+                    assert request.identity is not None
+                    if not request.state.allows(request.identity, request.path):
+                        refusal = NotAllowed()
+            elif route.auth is Auth.NONE and not isinstance(refusal, InvalidProxyRequest):
+                refusal = None  # a proxy's stays: without the proxy, the client's handshake would have failed
             request.refusal = refusal
         return route.max_body if request.refusal is None else 0
 

@@ -26,12 +26,13 @@ def test_timeouts_of_the_config_are_told(tmp_path: Path) -> None:
 
 
 def test_skip_auth(tmp_path: Path) -> None:
-    """With skip_auth a client without a certificate gets the route's answer, and 400 on any other."""
+    """With skip_auth a client without a certificate gets the route's answer and the version, and 400 on any other."""
     with start(tmp_path, api={"/v1/ready": {"skip_auth": "true"}, "/v1/metrics": {"skip_auth": "true"}}) as server:
         client = server.client(None)
         assert client.request("GET", "/v1/ready").status == 200
         assert client.request("GET", "/v1/metrics").status == 200
-        for path in ("/version", "/v1/status", "/v1/key/list/"):
+        assert client.request("GET", "/version").status == 200
+        for path in ("/v1/status", "/v1/key/list/"):
             answer = client.request("GET", path)
             assert (answer.status, answer.message) == (400, "tls: client certificate is required")
         assert server.client(STRANGER).request("GET", "/v1/ready").status == 200

@@ -227,8 +227,9 @@ def test_changed_certificate(tmp_path: Path, server: Server) -> None:
 
 
 def test_others_need_a_certificate(server: Server) -> None:
-    """What is open for the probes opens nothing else."""
-    for path in ("/version", "/v1/status", "/v1/metrics", "/v1/key/list/"):
+    """What is open for the probes opens nothing else but the version."""
+    assert server.client(None).request("GET", "/version").status == 200
+    for path in ("/v1/status", "/v1/metrics", "/v1/key/list/"):
         assert server.client(None).request("GET", path).status == 400
     assert server.client(APP).request("PUT", "/v1/key/create/my-app").status == 200
 
