@@ -25,6 +25,9 @@ MAX_FILE = 16 * 1024 * 1024  # bytes; whoever points at a disk image or a device
 
 _SECTIONS = ("version", "address", "admin", "tls", "api", "policy", "cache", "log", "keys", "keystore")
 _ROUTES = {route.path.removesuffix("/"): route for route in ROUTES}
+# The spellings of YAML 1.1 (https://yaml.org/type/bool.html), in any letter case.
+_TRUE = ("true", "yes", "on", "y")
+_FALSE = ("false", "no", "off", "n")
 _header_name = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+").fullmatch  # RFC 9110, section 5.6.2
 
 
@@ -196,7 +199,9 @@ def _route(fields: Fields, route: Route) -> API:
     if skip_auth is not None and not route.may_skip_auth:
         open_ones = ", ".join(route.path for route in ROUTES if route.may_skip_auth)
         raise skip_auth.error(f"this route always needs a client certificate; only {open_ones} can go without")
-    return API(fields.optional("timeout", _positive, None), fields.optional("skip_auth", _boolean, False))
+    # A timeout of 0 means the route's own, as in the original.
+    timeout = fields.optional("timeout", _not_negative, 0.0) or None
+    return API(timeout, fields.optional("skip_auth", _boolean, False))
 
 
 def _policies(top: Fields, roles: _Roles) -> tuple[dict[str, Policy], dict[str, str]]:
@@ -267,13 +272,6 @@ def _key_name(text: str) -> str:
     return text
 
 
-def _positive(text: str) -> float:
-    seconds = duration.parse(text)
-    if seconds <= 0:
-        raise InvalidTextError(text, "is not above 0; write a duration such as 15s")
-    return seconds
-
-
 def _not_negative(text: str) -> float:
     seconds = duration.parse(text)
     if seconds < 0:
@@ -290,9 +288,9 @@ def _on_off(text: str) -> bool:
 
 def _boolean(text: str) -> bool:
     lower = text.lower()
-    if lower not in ("true", "false"):
+    if lower not in (*_TRUE, *_FALSE):
         raise InvalidTextError(text, "is neither true nor false")
-    return lower == "true"
+    return lower in _TRUE
 
 
 def _header(text: str) -> str:
