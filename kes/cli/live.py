@@ -14,7 +14,6 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
 from time import monotonic
 from types import FrameType
 from typing import Final
@@ -117,15 +116,24 @@ class Screen:
         self._terminal = terminal
         self._redraw = redraw
         self._widths: list[int] = []  # of the lines that are shown
-        self._resized: SimpleQueue[None] = SimpleQueue()  # `put` is safe in a signal handler
+        self._resized = False  # since the last wait
 
     def __enter__(self) -> Screen:
         self._write(_HIDE_CURSOR)
-        signal.signal(signal.SIGWINCH, lambda _number, _frame: self._resized.put(None))
+        # A signal that comes just before a wait would not end it. Python writes each signal to this pipe at once.
+        self._signalled, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGWINCH, self._resize)
         return self
+
+    def _resize(self, _number: int, _frame: FrameType | None) -> None:
+        self._resized = True
 
     def __exit__(self, *exception: object) -> None:
         signal.signal(signal.SIGWINCH, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        os.close(self._signalled)
+        os.close(self._write_end)
         # The line below is erased because the terminal has put `^C` there.
         self._write(_ERASE_LINE + _SHOW_CURSOR)
 
@@ -147,8 +155,10 @@ class Screen:
 
     def wait(self, time: float) -> bool:
         """Wait until a time of the monotonic clock; whether that ended early, as the terminal has another size."""
-        try:
-            self._resized.get(timeout=max(0.0, time - monotonic()))
-        except Empty:
-            return False
+        while not self._resized:
+            readable, _, _ = select.select((self._signalled,), (), (), max(0.0, time - monotonic()))
+            if not readable:
+                return False
+            os.read(self._signalled, 1024)  # then the signal's handler runs
+        self._resized = False
         return True
